@@ -1,0 +1,1 @@
+"""The command datumctl-serve, a datumctl plugin: expose a local service."""

@@ -1,0 +1,1 @@
+"""The DRTPServer daemon: visitor listeners, tunnel listeners, access control, PROXY protocol, drain, metrics."""

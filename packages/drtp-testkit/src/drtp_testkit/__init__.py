@@ -1,0 +1,1 @@
+"""Contract suites for plugin authors, chaos relay, fake clock and fixtures that start a whole cloud."""

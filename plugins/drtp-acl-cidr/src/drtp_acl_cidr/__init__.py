@@ -1,0 +1,1 @@
+"""DRTP access control by client network (CIDR)."""

@@ -1,0 +1,1 @@
+"""DRTP gateway programmer that uses the listeners of the edge itself."""

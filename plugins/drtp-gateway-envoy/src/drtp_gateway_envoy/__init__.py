@@ -1,0 +1,1 @@
+"""DRTP gateway programmer for a local Envoy, driven by files."""

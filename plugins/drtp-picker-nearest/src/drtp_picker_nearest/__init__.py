@@ -1,0 +1,1 @@
+"""DRTP server picker by great-circle distance."""

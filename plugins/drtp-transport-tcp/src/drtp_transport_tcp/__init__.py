@@ -1,0 +1,1 @@
+"""DRTP transport over TCP with TLS 1.3."""
