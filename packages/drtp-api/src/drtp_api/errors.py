@@ -101,6 +101,13 @@ CATALOGUE: Final = _table(
     _E("DRTP-2016", "The grant is not valid.", "The agent asks for a new one by itself.", _X.DENIED, True),
     _E("DRTP-2017", "The service is still being set up.", "Wait, or look at `kubectl describe drtpservice`.",
        _X.PROVISIONING, True),
+    _E("DRTP-2030", "The control plane failed to answer the request.", "Look at the API server's log; try again.",
+       _X.UNAVAILABLE, True),
+    _E("DRTP-2031", "The object, or its whole kind, does not exist.",
+       "Check its name and namespace; for a missing kind install the definitions: `drtp crds | kubectl apply -f -`."),
+    _E("DRTP-2032", "An object of this name exists already.", "Choose another name, or change the existing one."),
+    _E("DRTP-2033", "The control plane no longer remembers that version.", "List again; clients of ours do it alone.",
+       _X.UNEXPECTED, True),
     # 3xxx: edge
     _E("DRTP-3001", "The edge cannot listen on its address.", "Choose another port or stop what uses it.",
        _X.CONFIGURATION),

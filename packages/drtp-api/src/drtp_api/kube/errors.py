@@ -2,7 +2,7 @@
 
 Rules:
 - Every error renders as the API's `Status` object and is rebuilt from one: the two directions agree.
-- `error_code` is the DRTP code a user sees; the `message` is the API's own sentence.
+- Every one is a `DrtpError`: `code` is what a user sees, `message` is the API's own sentence, `http_code` its number.
 - An answer that cannot be classified is `KubeError` itself, never a guess.
 What must not enter: HTTP clients, retries (the reflector and the work queue decide those).
 """
@@ -13,32 +13,37 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from drtp_api.errors import DrtpError
+
 Status = dict[str, Any]
 
 
-class KubeError(Exception):
-    """The API answered with a failure."""
+class KubeError(DrtpError):
+    """The API answered with a failure.
 
-    error_code: ClassVar[str] = "DRTP-3100"
-    http_code: ClassVar[int] = 500
+    Args:
+        message: the API's sentence.
+        http_code: the HTTP status, where it differs from the class's own.
+        reason: the machine-readable reason, likewise.
+        details: the Status's details: kind, group, name, causes, retryAfterSeconds.
+    """
+
+    drtp_code: ClassVar[str] = "DRTP-2030"
+    default_http_code: ClassVar[int] = 500
     default_reason: ClassVar[str] = "InternalError"
 
     def __init__(
         self,
         message: str,
         *,
-        code: int = 0,
+        http_code: int = 0,
         reason: str = "",
         details: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code or self.http_code
+        super().__init__(self.drtp_code, message)
+        self.http_code = http_code or self.default_http_code
         self.reason = reason or self.default_reason
         self.details: dict[str, Any] = details or {}
-
-    def __str__(self) -> str:
-        return f"{self.error_code}: {self.message}"
 
     @property
     def retry_after(self) -> float | None:
@@ -55,7 +60,7 @@ class KubeError(Exception):
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            "code": self.code,
+            "code": self.http_code,
         }
         if self.details:
             status["details"] = self.details
@@ -65,32 +70,32 @@ class KubeError(Exception):
 class BadRequest(KubeError):
     """The request could not be understood: a malformed body, an unknown field, a bad selector."""
 
-    error_code = "DRTP-3101"
-    http_code = 400
+    drtp_code = "DRTP-2009"
+    default_http_code = 400
     default_reason = "BadRequest"
 
 
 class Unauthorized(KubeError):
     """The server does not know who is asking: no token, or one it does not accept."""
 
-    error_code = "DRTP-3102"
-    http_code = 401
+    drtp_code = "DRTP-2003"
+    default_http_code = 401
     default_reason = "Unauthorized"
 
 
 class Forbidden(KubeError):
     """The user is known and may not do this."""
 
-    error_code = "DRTP-3103"
-    http_code = 403
+    drtp_code = "DRTP-2008"
+    default_http_code = 403
     default_reason = "Forbidden"
 
 
 class NotFound(KubeError):
     """No such object, or no such kind at this address."""
 
-    error_code = "DRTP-3104"
-    http_code = 404
+    drtp_code = "DRTP-2031"
+    default_http_code = 404
     default_reason = "NotFound"
 
     @property
@@ -102,48 +107,48 @@ class NotFound(KubeError):
 class MethodNotAllowed(KubeError):
     """The address exists but does not offer this verb."""
 
-    error_code = "DRTP-3105"
-    http_code = 405
+    drtp_code = "DRTP-2009"
+    default_http_code = 405
     default_reason = "MethodNotAllowed"
 
 
 class Conflict(KubeError):
     """The object changed since it was read, or another manager owns the field."""
 
-    error_code = "DRTP-3106"
-    http_code = 409
+    drtp_code = "DRTP-2015"
+    default_http_code = 409
     default_reason = "Conflict"
 
 
 class AlreadyExists(KubeError):
     """An object of this name exists."""
 
-    error_code = "DRTP-3107"
-    http_code = 409
+    drtp_code = "DRTP-2032"
+    default_http_code = 409
     default_reason = "AlreadyExists"
 
 
 class Gone(KubeError):
     """The resource version or the continue token is older than the server remembers: list again."""
 
-    error_code = "DRTP-3108"
-    http_code = 410
+    drtp_code = "DRTP-2033"
+    default_http_code = 410
     default_reason = "Expired"
 
 
 class UnsupportedMediaType(KubeError):
     """The kind does not accept this form of body or patch."""
 
-    error_code = "DRTP-3109"
-    http_code = 415
+    drtp_code = "DRTP-2009"
+    default_http_code = 415
     default_reason = "UnsupportedMediaType"
 
 
 class Invalid(KubeError):
     """The object violates its schema; `details.causes` name the fields."""
 
-    error_code = "DRTP-3110"
-    http_code = 422
+    drtp_code = "DRTP-2009"
+    default_http_code = 422
     default_reason = "Invalid"
 
     @property
@@ -155,8 +160,8 @@ class Invalid(KubeError):
 class Unavailable(KubeError):
     """The server cannot be reached, is overloaded or timed out; the request may be tried again later."""
 
-    error_code = "DRTP-3111"
-    http_code = 503
+    drtp_code = "DRTP-2002"
+    default_http_code = 503
     default_reason = "ServiceUnavailable"
 
 
@@ -196,7 +201,7 @@ def error_from_status(status: Status, *, code: int = 0) -> KubeError:
     details = status.get("details")
     return kind(
         str(status.get("message") or f"the server answered {number}"),
-        code=number,
+        http_code=number,
         reason=reason,
         details=details if isinstance(details, dict) else None,
     )
