@@ -1,0 +1,99 @@
+"""Socket options of the data plane, one function per intent.
+
+Rules:
+
+- An option that this platform lacks, or that this kind of socket refuses, is skipped: the data plane works without it.
+- Sizes of kernel buffers are left to the kernel's own tuning unless a setting says otherwise: a fixed size caps the
+  throughput of long paths.
+
+What must not live here: creating, connecting or accepting sockets.
+"""
+
+import contextlib
+import socket
+import struct
+
+TUNNEL_USER_TIMEOUT = 10.0
+"""Seconds that sent bytes may stay unacknowledged on a tunnel; keepalive of the protocol has the same patience."""
+
+STREAM_USER_TIMEOUT = 30.0
+"""Seconds that sent bytes may stay unacknowledged by a visitor or a local service."""
+
+NOTSENT_LOWAT = 128 * 1024
+"""Unsent bytes in the kernel beyond which a tunnel is not writable, so that control frames stay quick."""
+
+_RESET = struct.pack("ii", 1, 0)
+_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+
+def _set(sock: socket.socket, level: int, option: int | None, value: int) -> None:
+    if option is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)
+
+
+def _is_tcp(sock: socket.socket) -> bool:
+    return sock.family in {socket.AF_INET, socket.AF_INET6}
+
+
+def tune_stream(sock: socket.socket, *, keepalive: bool = False) -> None:
+    """Make a visitor's or local service's socket non-blocking and quick.
+
+    ``keepalive`` costs five more calls; use it where connections live long.
+    """
+    sock.setblocking(False)
+    if _is_tcp(sock):
+        _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set(sock, socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(STREAM_USER_TIMEOUT * 1000))
+        if keepalive:
+            tune_keepalive(sock, idle=60, interval=15, count=4)
+
+
+def tune_tunnel(
+    sock: socket.socket, *, send_buffer: int | None = None, notsent_lowat: int | None = NOTSENT_LOWAT
+) -> None:
+    """Make a tunnel's socket non-blocking, quick, and impatient with a dead path.
+
+    Args:
+        sock: a connected TCP socket.
+        send_buffer: bytes for the kernel's send buffer; None leaves it to the kernel, which is right on long paths.
+        notsent_lowat: unsent bytes that make the socket count as full; None leaves it unlimited.
+    """
+    sock.setblocking(False)
+    if not _is_tcp(sock):
+        return
+    _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _set(sock, socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(TUNNEL_USER_TIMEOUT * 1000))
+    tune_keepalive(sock, idle=10, interval=5, count=3)
+    if notsent_lowat is not None:
+        _set(sock, socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, notsent_lowat)
+    if send_buffer is not None:
+        _set(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+
+
+def tune_keepalive(sock: socket.socket, *, idle: int, interval: int, count: int) -> None:
+    """Let the kernel probe a silent peer: after ``idle`` seconds, every ``interval`` seconds, ``count`` times."""
+    _set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set(sock, socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None), idle)
+    _set(sock, socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), interval)
+    _set(sock, socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), count)
+
+
+def reset_close(sock: socket.socket) -> None:
+    """Close with a real RST, so that the peer cannot take a truncated stream for a whole one."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock.close()
+
+
+def pending_error(sock: socket.socket) -> OSError | None:
+    """Return, and clear, the error the kernel holds for a socket."""
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return OSError.__new__(OSError, number, _message(number)) if number else None
+
+
+def _message(number: int) -> str:
+    import os
+
+    return os.strerror(number)
