@@ -45,16 +45,6 @@ class CarrierInfo:
     """Such as ``TLSv1.3``; None without TLS."""
 
 
-class CarrierOwner(Protocol):
-    """Who uses a carrier."""
-
-    def on_carrier_io(self, readable: bool, writable: bool, hangup: bool) -> None:
-        """Learn that bytes can be read or written; same meaning as :meth:`Handler.on_io`."""
-
-    def on_carrier_fault(self, error: Exception) -> None:
-        """Learn that the carrier cannot go on because of a fault in the program."""
-
-
 class Carrier(Protocol):
     """A non-blocking ordered byte stream driven by an engine."""
 
@@ -66,8 +56,8 @@ class Carrier(Protocol):
     def pending_bytes(self) -> int:
         """Bytes taken by :meth:`send` that the kernel has not yet taken from the carrier."""
 
-    def start(self, owner: CarrierOwner) -> None:
-        """Begin to report to ``owner``. Call once."""
+    def start(self, owner: Handler) -> None:
+        """Begin to report to ``owner`` by its ``on_io`` and ``on_fault``, as an engine does. Call once."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """Read what is there, up to the buffer's size, and return how much.
@@ -113,7 +103,7 @@ def socket_addresses(sock: socket) -> tuple[tuple[str, int], tuple[str, int]]:
     return _address(sock.getsockname()), _address(sock.getpeername())
 
 
-class SocketCarrier(Handler):
+class SocketCarrier:
     """A carrier over a connected non-blocking socket, without encryption.
 
     Args:
@@ -122,15 +112,13 @@ class SocketCarrier(Handler):
         transport: name for :attr:`info`.
     """
 
-    __slots__ = ("_closed", "_engine", "_info", "_owner", "_sock", "recv_into", "send")
+    __slots__ = ("_closed", "_engine", "_info", "_sock", "recv_into", "send")
 
     def __init__(self, engine: Engine, sock: socket, *, transport: str = "tcp") -> None:
-        self.scheduled = False
         sock.setblocking(False)
         local, peer = socket_addresses(sock)
         self._engine = engine
         self._sock = sock
-        self._owner: CarrierOwner | None = None
         self._info = CarrierInfo(transport=transport, local=local, peer=peer)
         self._closed = False
         # The socket's own methods keep the carrier's contract as they are; a wrapper would cost every call.
@@ -147,20 +135,9 @@ class SocketCarrier(Handler):
         """Nothing is ever held back here."""
         return 0
 
-    def start(self, owner: CarrierOwner) -> None:
-        """Begin to report to ``owner``."""
-        self._owner = owner
-        self._engine.add(self._sock, self)
-
-    def on_io(self, readable: bool, writable: bool, hangup: bool) -> None:
-        """Pass the report on."""
-        if self._owner is not None:
-            self._owner.on_carrier_io(readable, writable, hangup)
-
-    def on_fault(self, error: Exception) -> None:
-        """Tell the owner, which aborts."""
-        if self._owner is not None:
-            self._owner.on_carrier_fault(error)
+    def start(self, owner: Handler) -> None:
+        """Let the engine report to ``owner`` directly."""
+        self._engine.add(self._sock, owner)
 
     def rearm(self, *, read: bool = False, write: bool = False) -> None:
         """Ask for reports again."""
@@ -170,7 +147,6 @@ class SocketCarrier(Handler):
         """Half-close and linger until the peer ends, too."""
         if not self._closed:
             self._closed = True
-            self._owner = None
             self._engine.remove(self._sock)
             Farewell(self._engine, self._sock)
 
@@ -178,7 +154,6 @@ class SocketCarrier(Handler):
         """Close with a reset."""
         if not self._closed:
             self._closed = True
-            self._owner = None
             self._engine.remove(self._sock)
             reset_close(self._sock)
 

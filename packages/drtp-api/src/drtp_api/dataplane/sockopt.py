@@ -10,6 +10,7 @@ What must not live here: creating, connecting or accepting sockets.
 """
 
 import contextlib
+import os
 import socket
 import struct
 
@@ -90,10 +91,4 @@ def reset_close(sock: socket.socket) -> None:
 def pending_error(sock: socket.socket) -> OSError | None:
     """Return, and clear, the error the kernel holds for a socket."""
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return OSError.__new__(OSError, number, _message(number)) if number else None
-
-
-def _message(number: int) -> str:
-    import os
-
-    return os.strerror(number)
+    return OSError(number, os.strerror(number)) if number else None

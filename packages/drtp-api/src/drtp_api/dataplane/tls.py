@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from socket import socket
 
-from drtp_api.dataplane.carrier import CarrierClosed, CarrierInfo, CarrierOwner, Farewell, socket_addresses
+from drtp_api.dataplane.carrier import CarrierClosed, CarrierInfo, Farewell, socket_addresses
 from drtp_api.dataplane.engine import Engine, Handler
 from drtp_api.dataplane.sockopt import reset_close
 
@@ -148,7 +148,7 @@ class TlsCarrier(Handler):
         self._incoming = incoming
         self._outgoing = outgoing
         self._info = info
-        self._owner: CarrierOwner | None = None
+        self._owner: Handler | None = None
         self._unsent: memoryview | None = None
         self._hangup = False
         self._closed = False
@@ -163,7 +163,7 @@ class TlsCarrier(Handler):
         """Encrypted bytes that the kernel has not taken yet."""
         return 0 if self._unsent is None else len(self._unsent)
 
-    def start(self, owner: CarrierOwner) -> None:
+    def start(self, owner: Handler) -> None:
         """Begin to report to ``owner``; bytes that came with the handshake are reported first."""
         self._owner = owner
         self._engine.add(self._sock, self)
@@ -185,12 +185,12 @@ class TlsCarrier(Handler):
             except OSError:
                 # The owner learns of it when it reads; what the peer sent before its end is still to be had.
                 readable = True
-        self._owner.on_carrier_io(readable, writable, hangup)
+        self._owner.on_io(readable, writable, hangup)
 
     def on_fault(self, error: Exception) -> None:
         """Tell the owner, which aborts."""
         if self._owner is not None:
-            self._owner.on_carrier_fault(error)
+            self._owner.on_fault(error)
 
     def rearm(self, *, read: bool = False, write: bool = False) -> None:
         """Ask for reports again."""
@@ -204,7 +204,7 @@ class TlsCarrier(Handler):
         ended = dry = False
         while got < size:
             try:
-                count = int(read(size - got, buffer[got:]))  # type: ignore[call-overload]
+                count = int(read(size - got, buffer[got:]))
                 if not count:
                     ended = True
                     break

@@ -1,0 +1,732 @@
+"""A tunnel: one protocol core driven over one carrier, and the sockets joined to its streams.
+
+Rules:
+
+- The core decides, the tunnel moves. Everything it learns from the core arrives as an event; everything it does with
+  bytes happens in one of the engine's two shared buffers.
+- Reading follows credit: a socket is read only when the core names its stream, straight behind the gap for the header.
+  Control frames go first. When the carrier is full nothing is read at all.
+- One turn moves at most :data:`TURN_SIZE` bytes each way, then others have their turn.
+- Losing the carrier resets every joined socket; a visitor never sees a clean end of a stream that was cut.
+
+What must not live here: who may connect, where to dial, when to retry. That is for the handler.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from socket import socket
+from typing import Protocol
+
+from drtp_api.dataplane.carrier import Carrier
+from drtp_api.dataplane.engine import Engine, Handler, TimerHandle
+from drtp_api.dataplane.splice import ClosedBy, Splice, StreamSummary
+from drtp_protocol import (
+    Connection,
+    ConnectionTerminated,
+    DataReceived,
+    ErrorCode,
+    Event,
+    LocalProtocolError,
+    OpenMetadata,
+    StreamAccepted,
+    StreamClosed,
+    StreamOpened,
+    StreamReset,
+    WrongState,
+)
+
+TURN_SIZE = 256 * 1024
+"""Bytes read from sockets in one turn of one tunnel."""
+
+PACK_SIZE = 64 * 1024
+"""Assembled bytes that are worth a system call of their own; fewer wait for more within the same turn."""
+
+_HEADER_SIZE = 8
+_CONTROL_SIZE = 64 * 1024
+_TIMER_SLACK = 0.001
+
+__all__ = ["PACK_SIZE", "TURN_SIZE", "StreamSummary", "Tunnel", "TunnelHandler"]
+
+
+class TunnelHandler(Protocol):
+    """Whoever decides what happens on a tunnel. All calls are synchronous, inside the engine's turn.
+
+    A handler may call any method of the tunnel from here. What it raises is reported to the loop's exception handler
+    and costs the stream concerned, or the tunnel where no stream is.
+    """
+
+    def on_tunnel_event(self, tunnel: "Tunnel", event: Event) -> None:
+        """Learn of an event of the core that the tunnel does not deal with by itself.
+
+        These are all but DataReceived, StreamClosed and StreamWritable. StreamReset comes here for streams that are
+        not attached, and for attached ones that were not accepted yet: :meth:`Tunnel.detach` saves the socket then,
+        otherwise it is reset afterwards. StreamOpened is answered by :meth:`Tunnel.attach` or :meth:`Tunnel.reset`, now
+        or later; bytes that arrive before are held.
+        """
+
+    def on_connect_failed(self, tunnel: "Tunnel", stream_id: int, error: OSError) -> None:
+        """Learn that a connecting socket did not connect; answer with :meth:`Tunnel.reset`.
+
+        If the stream is still attached afterwards it is reset with DIAL_FAILED.
+        """
+
+    def on_stream_closed(self, tunnel: "Tunnel", stream_id: int, summary: StreamSummary) -> None:
+        """Learn that an attached stream is over and its socket closed."""
+
+    def on_tunnel_closed(self, tunnel: "Tunnel", error: Exception | None) -> None:
+        """Learn that the tunnel is over, once; None after an orderly end.
+
+        Streams that were not accepted may be detached from here (:meth:`Tunnel.unaccepted`); all others are reset
+        after this returns, each with its :meth:`on_stream_closed`.
+        """
+
+
+class Tunnel(Handler):
+    """Drives one :class:`drtp_protocol.Connection` over one carrier; the same at both ends.
+
+    Args:
+        engine: the engine that drives carrier and sockets.
+        carrier: established, not started.
+        connection: the core, of either role, fresh.
+        handler: told of everything that needs a decision.
+        turn_size: bytes read from sockets in one turn.
+        pack_size: assembled bytes that are sent without waiting for more.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_carrier",
+        "_closed",
+        "_conn",
+        "_draining_events",
+        "_handler",
+        "_hangup",
+        "_held",
+        "_pack_size",
+        "_readable",
+        "_send_failed",
+        "_started",
+        "_streams",
+        "_timer",
+        "_timer_at",
+        "_turn_size",
+        "engine",
+        "error",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        carrier: Carrier,
+        connection: Connection,
+        handler: TunnelHandler,
+        *,
+        turn_size: int = TURN_SIZE,
+        pack_size: int = PACK_SIZE,
+    ) -> None:
+        self.scheduled = False
+        self.engine = engine
+        self.error: Exception | None = None
+        """Why the tunnel ended, once it has; None while it lives and after an orderly end."""
+        self._carrier = carrier
+        self._conn = connection
+        self._handler = handler
+        self._turn_size = turn_size
+        self._pack_size = pack_size
+        self._streams: dict[int, Splice] = {}
+        self._held: dict[int, tuple[bytearray, bool]] = {}
+        self._backlog: memoryview | None = None
+        self._readable = False
+        self._hangup = False
+        self._send_failed = False
+        self._started = False
+        self._closed = False
+        self._draining_events = False
+        self._timer: TimerHandle | None = None
+        self._timer_at = 0.0
+
+    # What is known
+
+    @property
+    def connection(self) -> Connection:
+        """The core. After calling a method of it that has something to send, call :meth:`wake`."""
+        return self._conn
+
+    @property
+    def carrier(self) -> Carrier:
+        """The carrier, for its :attr:`Carrier.info`."""
+        return self._carrier
+
+    @property
+    def closed(self) -> bool:
+        """Whether the tunnel is over."""
+        return self._closed
+
+    @property
+    def stream_count(self) -> int:
+        """Streams attached to sockets now."""
+        return len(self._streams)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes assembled or encrypted that the carrier has not taken."""
+        return self._carrier.pending_bytes + (0 if self._backlog is None else len(self._backlog))
+
+    def leftover_bytes(self, stream_id: int) -> int:
+        """Return how many bytes of a stream wait for its socket; never more than its window."""
+        if (splice := self._streams.get(stream_id)) is not None:
+            return 0 if splice.leftover is None else len(splice.leftover)
+        held = self._held.get(stream_id)
+        return 0 if held is None else len(held[0])
+
+    def unaccepted(self) -> list[int]:
+        """Return the streams opened here that the peer has not accepted: those :meth:`detach` gives back."""
+        return [number for number, splice in self._streams.items() if splice.opener and not splice.accepted]
+
+    # Commands
+
+    def start(self) -> None:
+        """Begin: the carrier reports from now on, and what the core wants to say first is sent. Call once."""
+        if self._started:
+            raise RuntimeError("a tunnel starts once")
+        self._started = True
+        self._carrier.start(self)
+        self.engine.schedule(self)
+
+    def wake(self) -> None:
+        """Look at the core again: it has something to send, or an event, or another deadline."""
+        if not self._closed:
+            self.engine.schedule(self)
+
+    def open(self, metadata: OpenMetadata) -> int:
+        """Open a stream and return its identifier.
+
+        Raises:
+            LocalProtocolError: the core cannot open one now (limits, drain, not established).
+        """
+        stream_id = self._conn.open_stream(metadata, now=self.engine.now())
+        self.wake()
+        return stream_id
+
+    def attach(
+        self,
+        stream_id: int,
+        sock: socket,
+        *,
+        connecting: bool = False,
+        early: bytes = b"",
+        preface: bytes = b"",
+        retain: bool = False,
+        watched: bool = False,
+    ) -> None:
+        """Join a stream and a non-blocking socket; the tunnel owns the socket from now on.
+
+        A stream that the peer opened is accepted as soon as the socket is connected, unless :meth:`accept` was called.
+
+        Args:
+            stream_id: opened by :meth:`open` or by the peer.
+            sock: connected, or connecting (see ``connecting``).
+            connecting: the connection is under way; failure is reported by :meth:`TunnelHandler.on_connect_failed`.
+            early: bytes for the peer ahead of what the socket has, such as what was read to look at it.
+            preface: bytes for the socket ahead of what the peer sends, such as a PROXY header.
+            retain: keep a copy of what is sent until the peer accepts, for :meth:`detach`.
+            watched: the engine watches the socket already; its handler is replaced.
+
+        Raises:
+            WrongState: the stream is attached already, or the tunnel is over.
+        """
+        if self._closed or stream_id in self._streams:
+            raise WrongState(f"stream {stream_id}: cannot attach, {'tunnel over' if self._closed else 'attached'}")
+        now = self.engine.now()
+        opener = self._conn.opened_here(stream_id)
+        splice = Splice(self, stream_id, sock, opener=opener, now=now)
+        held = self._held.pop(stream_id, None)
+        if early:
+            splice.early = memoryview(early)
+        if retain:
+            splice.retained = bytearray()
+        if preface:
+            splice.leftover = bytearray(preface)
+            splice.uncredited = len(preface)
+        if held is not None and held[0]:
+            splice.leftover = held[0] if splice.leftover is None else splice.leftover + held[0]
+        splice.connecting = connecting
+        self._streams[stream_id] = splice
+        if watched:
+            self.engine.replace(sock, splice)
+        else:
+            self.engine.add(sock, splice)
+        if held is not None and held[1]:
+            splice.receive_fin()
+        if not connecting:
+            self.socket_connected(splice)
+            if opener or watched or early:
+                # Visitors tend to speak first, so their bytes may travel with OPEN.
+                splice.wanted = True
+                self._conn.want_send(stream_id)
+        self.wake()
+
+    def accept(self, stream_id: int) -> None:
+        """Accept a stream that the peer opened, before or without a socket."""
+        if (splice := self._streams.get(stream_id)) is not None:
+            splice.accepted = True
+        self._conn.accept_stream(stream_id)
+        self.wake()
+
+    def reset(self, stream_id: int, code: ErrorCode, detail: int = 0, reason: str = "") -> None:
+        """Reset a stream, and its socket if one is attached. Harmless when the stream is over."""
+        with contextlib.suppress(LocalProtocolError):
+            self._conn.reset_stream(stream_id, code, detail, reason)
+        self._held.pop(stream_id, None)
+        if (splice := self._streams.get(stream_id)) is not None:
+            self._end(splice, "reset", code=code, detail=detail, reason=reason)
+        self.wake()
+
+    def detach(self, stream_id: int) -> tuple[socket, bytes]:
+        """Take a socket back from a stream that the peer has not accepted, to try elsewhere.
+
+        Returns:
+            The socket, which the engine no longer watches, and the bytes already read from it, to be given to
+            :meth:`attach` as ``early``.
+
+        Raises:
+            WrongState: not attached, not retained, accepted, or something was delivered to the socket.
+        """
+        splice = self._streams.get(stream_id)
+        if splice is None or splice.retained is None or splice.accepted or splice.to_socket:
+            raise WrongState(f"stream {stream_id}: only an attached, retained, unaccepted stream can be detached")
+        del self._streams[stream_id]
+        splice.dead = True
+        self.engine.remove(splice.sock)
+        with contextlib.suppress(LocalProtocolError):
+            self._conn.reset_stream(stream_id, ErrorCode.CANCEL)
+        self.wake()
+        return splice.sock, bytes(splice.retained) + (b"" if splice.early is None else bytes(splice.early))
+
+    def go_away(
+        self,
+        code: ErrorCode = ErrorCode.DRAINING,
+        *,
+        drain: float,
+        retry_after: float = 0,
+        alternates: Sequence[str] = (),
+    ) -> None:
+        """Announce the end: nothing new is opened, and streams have ``drain`` seconds to finish."""
+        self._conn.go_away(code, drain=drain, retry_after=retry_after, alternates=alternates, now=self.engine.now())
+        self.wake()
+
+    def close(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
+        """End at once but politely: announce it, reset what is attached, say goodbye on the carrier. Idempotent."""
+        if self._closed:
+            return
+        with contextlib.suppress(LocalProtocolError):
+            self._conn.go_away(code, drain=0, now=self.engine.now())
+        self._terminate(None)
+
+    def abort(self) -> None:
+        """End at once with resets everywhere. Idempotent."""
+        if not self._closed:
+            self._send_failed = True
+            self._terminate(ConnectionAbortedError("the tunnel was aborted here"))
+
+    # From the engine and the carrier
+
+    def on_io(self, readable: bool, writable: bool, hangup: bool) -> None:
+        """Read what the carrier has; send in this turn if it became writable."""
+        if self._closed:
+            return
+        if hangup:
+            self._hangup = True
+        if readable:
+            self._receive()
+        if (writable or readable) and not self._closed:
+            self.engine.schedule(self)
+
+    def on_turn(self) -> None:
+        """Read on if there is more, then send what there is."""
+        if self._closed:
+            return
+        if self._readable:
+            self._receive()
+        self._dispatch(self.engine.now())
+        self._pump()
+        self._arm_timer()
+
+    def on_fault(self, error: Exception) -> None:
+        """End: this tunnel is broken, others are not."""
+        if not self._closed:
+            self._send_failed = True
+            self._terminate(error)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._closed:
+            return
+        now = self.engine.now()
+        deadline = self._conn.next_timeout()
+        if deadline is not None and deadline <= now:
+            self._conn.handle_timeout(now=now)
+            self.engine.schedule(self)
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        """Wake at the core's next deadline. A timer that is early costs less than one moved at every turn."""
+        if self._closed:
+            return
+        deadline = self._conn.next_timeout()
+        if deadline is None:
+            return
+        if self._timer is not None:
+            if self._timer_at <= deadline + _TIMER_SLACK:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.engine.call_later(max(0.0, deadline - self.engine.now()), self._on_timer)
+
+    # Receiving
+
+    def _receive(self) -> None:
+        """Read one buffer from the carrier and deal with what it means."""
+        view = self.engine.scratch.receive
+        now = self.engine.now()
+        try:
+            size = self._carrier.recv_into(view)
+        except BlockingIOError:
+            self._readable = False
+            if self._send_failed:
+                self._lost(ConnectionResetError("the carrier failed while sending"))
+            else:
+                self._carrier.rearm(read=True)
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if not size:
+            self._lost(None)
+            return
+        self._conn.receive_data(view[:size], now=now)
+        if size < len(view) and not self._hangup:
+            self._readable = False
+            self._carrier.rearm(read=True)
+        else:
+            self._readable = True
+        self._dispatch(now)
+
+    def _dispatch(self, now: float) -> None:
+        """Act on every event of the core."""
+        if self._draining_events:
+            return
+        self._draining_events = True
+        try:
+            next_event = self._conn.next_event
+            streams = self._streams
+            while (event := next_event()) is not None:
+                if type(event) is DataReceived:
+                    splice = streams.get(event.stream_id)
+                    if splice is None:
+                        self._hold(event)
+                        continue
+                    if event.data:
+                        splice.deliver(event.data, now)
+                    if event.fin and not splice.dead:
+                        splice.receive_fin()
+                else:
+                    self._act(event)
+                if self._closed:
+                    return
+        finally:
+            self._draining_events = False
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case StreamReset():
+                self._reset_by_peer(event)
+            case StreamAccepted():
+                if (splice := self._streams.get(event.stream_id)) is not None:
+                    splice.accepted = True
+                    splice.retained = None
+                self._tell(event)
+            case StreamClosed():
+                self._held.pop(event.stream_id, None)
+            case ConnectionTerminated():
+                self._tell(event)
+                self._terminate(event.error)
+            case _:
+                self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Tell the handler of an event; contain what it raises."""
+        try:
+            self._handler.on_tunnel_event(self, event)
+        except Exception as error:
+            self._report(error)
+            stream_id: int | None = getattr(event, "stream_id", None)
+            if isinstance(event, StreamOpened) and stream_id is not None:
+                self.reset(stream_id, ErrorCode.INTERNAL)
+
+    def _report(self, error: Exception) -> None:
+        self.engine.loop.call_exception_handler({"message": "a tunnel's handler raised", "exception": error})
+
+    def _hold(self, event: DataReceived) -> None:
+        """Keep bytes of a stream whose socket is still being found; the window before ACCEPT bounds them."""
+        if not self._conn.is_open(event.stream_id):
+            return
+        data, _ = self._held.get(event.stream_id, (bytearray(), False))
+        data += event.data
+        self._held[event.stream_id] = (data, event.fin)
+
+    def _reset_by_peer(self, event: StreamReset) -> None:
+        self._held.pop(event.stream_id, None)
+        splice = self._streams.get(event.stream_id)
+        if splice is None or (splice.opener and not splice.accepted):
+            self._tell(event)
+            if self._streams.get(event.stream_id) is not splice:
+                return
+        if splice is not None and not splice.dead:
+            self._end(splice, "reset", code=event.code, detail=event.detail, reason=event.reason, by_peer=True)
+
+    # Sending
+
+    def _pump(self) -> None:
+        """Send control frames, then let the core name streams and fill frames from their sockets."""
+        if self._closed or self._send_failed or not self._unblocked():
+            return
+        conn = self._conn
+        now = self.engine.now()
+        buffer = self.engine.scratch.send
+        capacity = len(buffer)
+        position = 0
+        budget = self._turn_size
+        while control := conn.data_to_send(_CONTROL_SIZE, now=now):
+            if position + len(control) > capacity:
+                if not self._transmit(buffer[:position]):
+                    return
+                position = 0
+            buffer[position : position + len(control)] = control
+            position += len(control)
+        streams = self._streams
+        while (ready := conn.next_send(now)) is not None:
+            stream_id, allowance = ready
+            splice = streams.get(stream_id)
+            if splice is None:
+                conn.want_send(stream_id, False)
+                continue
+            start = position + _HEADER_SIZE
+            end = start + allowance
+            if end > capacity:
+                if position:
+                    if not self._transmit(buffer[:position]):
+                        return
+                    position = 0
+                    continue
+                end = capacity
+            size = self._fill(splice, buffer, position, end)
+            if size:
+                position += size
+                budget -= size
+                if position >= self._pack_size:
+                    if not self._transmit(buffer[:position]):
+                        return
+                    position = 0
+                if budget <= 0:
+                    self.engine.schedule(self)
+                    break
+        if position and not self._transmit(buffer[:position]):
+            return
+        if conn.close_after_send:
+            self._terminate(None)
+
+    def _fill(self, splice: Splice, buffer: memoryview, position: int, end: int) -> int:
+        """Read one frame's payload from a socket into the buffer, and return the frame's size, 0 if there is none."""
+        conn = self._conn
+        stream_id = splice.stream_id
+        start = position + _HEADER_SIZE
+        room = end - start
+        fin = dry = False
+        try:
+            size = splice.fill(buffer[start:end])
+            if not size:
+                fin = True
+            elif size < room and splice.early is None:
+                if splice.hangup:
+                    more = splice.fill(buffer[start + size : end])
+                    fin = not more
+                    size += more
+                else:
+                    dry = True
+        except BlockingIOError:
+            dry = True
+            size = 0
+        except OSError as error:
+            self.socket_failed(splice, error)
+            return 0
+        if dry:
+            splice.wanted = False
+            conn.want_send(stream_id, False)
+            self.engine.rearm(splice.sock, read=True)
+            if not size:
+                return 0
+        conn.commit(stream_id, size, buffer[position:end], fin)
+        splice.from_socket += size
+        if fin:
+            self._sent_fin(splice)
+        return _HEADER_SIZE + size
+
+    def _sent_fin(self, splice: Splice) -> None:
+        splice.fin_sent = True
+        splice.wanted = False
+        if not splice.fin_received:
+            splice.first_fin = "local"
+        elif splice.leftover is None and not splice.connecting:
+            self.stream_finished(splice)
+
+    def _transmit(self, data: memoryview) -> bool:
+        """Give bytes to the carrier, keep a copy of what it refuses, and tell whether it may take more."""
+        try:
+            sent = self._carrier.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._fail_sending()
+            return False
+        if sent != len(data):
+            self._backlog = memoryview(bytes(data[sent:]))
+        elif not self._carrier.pending_bytes:
+            return True
+        self._carrier.rearm(write=True)
+        return False
+
+    def _unblocked(self) -> bool:
+        """Tell whether the carrier takes bytes, after giving it what it refused before."""
+        backlog = self._backlog
+        if backlog is None:
+            return not self._carrier.pending_bytes
+        try:
+            sent = self._carrier.send(backlog)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._fail_sending()
+            return False
+        if sent != len(backlog):
+            self._backlog = backlog[sent:]
+            self._carrier.rearm(write=True)
+            return False
+        self._backlog = None
+        return not self._carrier.pending_bytes
+
+    def _fail_sending(self) -> None:
+        """Stop sending, and read what the peer said before it went: its reason may be there."""
+        self._send_failed = True
+        self._backlog = None
+        self._readable = True
+        self.engine.schedule(self)
+
+    # From splices
+
+    def bytes_wait(self, stream_id: int) -> None:
+        """Note that a socket has bytes."""
+        self._conn.want_send(stream_id)
+        self.engine.schedule(self)
+
+    def bytes_left(self, stream_id: int, size: int) -> None:
+        """Return credit for bytes that a socket took after refusing them first."""
+        with contextlib.suppress(LocalProtocolError):
+            self._conn.acknowledge(stream_id, size, now=self.engine.now())
+        self.engine.schedule(self)
+
+    def socket_connected(self, splice: Splice) -> None:
+        """Accept the stream, now that its socket is connected."""
+        splice.connected = self.engine.now()
+        if not splice.opener and not splice.accepted:
+            splice.accepted = True
+            self._conn.accept_stream(splice.stream_id)
+            self.engine.schedule(self)
+        if splice.leftover is not None:
+            splice.flush()
+        elif splice.fin_received:
+            splice.receive_fin()
+
+    def connect_failed(self, splice: Splice, error: OSError) -> None:
+        """Let the handler say why, and make sure that the stream ends."""
+        try:
+            self._handler.on_connect_failed(self, splice.stream_id, error)
+        except Exception as fault:
+            self._report(fault)
+        if not splice.dead:
+            self.reset(splice.stream_id, ErrorCode.DIAL_FAILED, 0, error.strerror or "")
+
+    def socket_failed(self, splice: Splice, error: OSError) -> None:
+        """Reset a stream whose socket was reset or timed out."""
+        if splice.dead:
+            return
+        if splice.connecting:
+            self.connect_failed(splice, error)
+            return
+        with contextlib.suppress(LocalProtocolError):
+            self._conn.reset_stream(splice.stream_id, ErrorCode.CANCEL)
+        self._end(splice, "reset", code=ErrorCode.CANCEL, reason=error.strerror or "")
+        self.engine.schedule(self)
+
+    def stream_finished(self, splice: Splice) -> None:
+        """Close a socket after both directions ended well."""
+        self._end(splice, splice.first_fin)
+
+    def _end(
+        self,
+        splice: Splice,
+        closed_by: ClosedBy,
+        *,
+        code: ErrorCode = ErrorCode.NO_ERROR,
+        detail: int = 0,
+        reason: str = "",
+        by_peer: bool = False,
+    ) -> None:
+        """Close a splice's socket and tell the handler how it went."""
+        self._streams.pop(splice.stream_id, None)
+        splice.close(reset=closed_by in {"reset", "tunnel"})
+        summary = splice.summary(
+            closed_by, self.engine.now(), code=code, detail=detail, reason=reason, reset_by_peer=by_peer
+        )
+        try:
+            self._handler.on_stream_closed(self, splice.stream_id, summary)
+        except Exception as error:
+            self._report(error)
+
+    # The end
+
+    def _lost(self, error: OSError | None) -> None:
+        """Let the core judge the carrier's end, and end."""
+        if self._closed:
+            return
+        self._readable = False
+        self._send_failed = True
+        self._conn.receive_eof(now=self.engine.now())
+        self._dispatch(self.engine.now())
+        if not self._closed:
+            self._terminate(error)
+
+    def _terminate(self, error: Exception | None) -> None:
+        """End the tunnel once: last frames, the handler, the sockets, the carrier."""
+        if self._closed:
+            return
+        self._closed = True
+        self.error = error
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._send_failed and self._unblocked():
+            last = self._conn.data_to_send(_CONTROL_SIZE, now=self.engine.now())
+            if last:
+                self._transmit(memoryview(last))
+        try:
+            self._handler.on_tunnel_closed(self, error)
+        except Exception as fault:
+            self._report(fault)
+        for splice in list(self._streams.values()):
+            self._end(splice, "tunnel", code=ErrorCode.INTERNAL, reason="the tunnel was lost")
+        self._held.clear()
+        if self._send_failed:
+            self._carrier.abort()
+        else:
+            self._carrier.close()
