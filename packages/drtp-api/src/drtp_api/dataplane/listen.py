@@ -82,7 +82,7 @@ class Listener(Handler):
         on_accept: receives each connection. What it raises is reported and costs that connection only.
     """
 
-    __slots__ = ("_closed", "_engine", "_on_accept", "_reserve", "_sock", "_timer", "exhausted")
+    __slots__ = ("_closed", "_engine", "_held", "_on_accept", "_reserve", "_sock", "_timer", "exhausted")
 
     def __init__(self, engine: Engine, sock: socket, on_accept: OnAccept) -> None:
         self.scheduled = False
@@ -91,6 +91,7 @@ class Listener(Handler):
         self._sock = sock
         self._on_accept = on_accept
         self._closed = False
+        self._held = False
         self._timer: TimerHandle | None = None
         self._reserve: int | None = _open_reserve()
         sock.setblocking(False)
@@ -114,7 +115,7 @@ class Listener(Handler):
 
     def on_turn(self) -> None:
         """Accept a batch, and ask for another turn if there may be more."""
-        if self._closed or self._timer is not None:
+        if self._closed or self._held or self._timer is not None:
             return
         accept = self._sock.accept
         for _ in range(_BATCH):
@@ -137,7 +138,7 @@ class Listener(Handler):
                 self._engine.loop.call_exception_handler(
                     {"message": f"a connection from {peer} was dropped", "exception": error}
                 )
-            if self._closed:
+            if self._closed or self._held:
                 return
         self._engine.schedule(self)
 
@@ -161,6 +162,16 @@ class Listener(Handler):
         if not self._closed:
             if self._reserve is None:
                 self._reserve = _open_reserve()
+            self._engine.schedule(self)
+
+    def hold(self) -> None:
+        """Leave further connections in the kernel's backlog until :meth:`release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Go on accepting after :meth:`hold`."""
+        if self._held:
+            self._held = False
             self._engine.schedule(self)
 
     def close(self) -> None:

@@ -43,6 +43,7 @@ async def tls_handshake(
     server_side: bool,
     timeout: float,
     server_hostname: str | None = None,
+    alpn: str | None = None,
     transport: str = "tcp",
     binding: Callable[[ssl.SSLObject], bytes | None] = lambda _: None,
 ) -> "TlsCarrier":
@@ -57,6 +58,7 @@ async def tls_handshake(
         server_side: which role to play.
         timeout: seconds for the whole handshake.
         server_hostname: the name to verify, for clients.
+        alpn: the application protocol that must have been agreed on; None leaves it open.
         transport: name for :attr:`CarrierInfo.transport`.
         binding: computes the ``tls-server-end-point`` channel binding once the handshake is done.
 
@@ -85,6 +87,7 @@ async def tls_handshake(
                     await _flush_handshake(loop, sock, outgoing)
                     raise
             await _flush_handshake(loop, sock, outgoing)
+        _check_alpn(tls, alpn)
         local, peer = socket_addresses(sock)
         bound = binding(tls)
         info = CarrierInfo(
@@ -99,6 +102,13 @@ async def tls_handshake(
     except BaseException:
         sock.close()
         raise
+
+
+def _check_alpn(tls: ssl.SSLObject, alpn: str | None) -> None:
+    """OpenSSL completes a handshake without a common protocol; this does not."""
+    agreed = tls.selected_alpn_protocol()
+    if alpn is not None and agreed != alpn:
+        raise ssl.SSLError(f"the peer does not speak {alpn}: agreed on {agreed or 'nothing'}")
 
 
 async def _flush_handshake(loop: asyncio.AbstractEventLoop, sock: socket, outgoing: ssl.MemoryBIO) -> None:
