@@ -6,12 +6,19 @@ Python takes in the same run: compare the two, the machine decides the rest.
 
 from __future__ import annotations
 
+import argparse
+import http.server
 import io
+import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import tokenize
 from pathlib import Path
+
+from drtp_testkit.cloud import LocalCloud
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -66,6 +73,36 @@ def start_up() -> None:
         print(f"{name:36} {best(argv) * 1000:6.0f}")
 
 
+def ready(runs: int) -> None:
+    """Print how long `drtp local` and `datumctl-serve` take until everything answers."""
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    target = f"localhost:{site.server_address[1]}"
+    local, serve = [], []
+    with tempfile.TemporaryDirectory(prefix="drtp-figures-") as state:
+        for _ in range(3):
+            began = time.perf_counter()
+            with LocalCloud(Path(state)) as cloud:
+                cloud.ready()
+                local.append(time.perf_counter() - began)
+                for _ in range(-(-runs // 3)):
+                    began = time.perf_counter()
+                    with cloud.serve(target, "--public", "--name", "figures") as process:
+                        process.ready()
+                        serve.append(time.perf_counter() - began)
+    site.shutdown()
+    site.server_close()
+    print(f"\n{'until everything answers':36} {'median':>7} {'p95':>7} {'runs':>5}")
+    for name, times in (("drtp local with Envoy", local), ("datumctl-serve to tunnel_ready", serve)):
+        p95 = sorted(times)[min(len(times) - 1, int(len(times) * 0.95))]
+        print(f"{name:36} {statistics.median(times):6.2f}s {p95:6.2f}s {len(times):5}")
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20, help="how often datumctl-serve is started (0: not at all)")
+    args = parser.parse_args()
     sizes()
     start_up()
+    if args.runs:
+        ready(args.runs)
