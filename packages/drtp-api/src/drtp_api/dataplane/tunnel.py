@@ -15,10 +15,11 @@ What must not live here: who may connect, where to dial, when to retry. That is 
 import contextlib
 from collections.abc import Sequence
 from socket import socket
-from typing import Protocol
 
 from drtp_api.dataplane.carrier import Carrier
+from drtp_api.dataplane.conduct import Held, TunnelHandler, TunnelLost, ending
 from drtp_api.dataplane.engine import Engine, Handler, TimerHandle
+from drtp_api.dataplane.sender import Sender
 from drtp_api.dataplane.splice import ClosedBy, Splice, StreamSummary
 from drtp_protocol import (
     Connection,
@@ -28,6 +29,7 @@ from drtp_protocol import (
     Event,
     LocalProtocolError,
     OpenMetadata,
+    Role,
     StreamAccepted,
     StreamClosed,
     StreamOpened,
@@ -41,44 +43,9 @@ TURN_SIZE = 256 * 1024
 PACK_SIZE = 64 * 1024
 """Assembled bytes that are worth a system call of their own; fewer wait for more within the same turn."""
 
-_HEADER_SIZE = 8
-_CONTROL_SIZE = 64 * 1024
 _TIMER_SLACK = 0.001
 
-__all__ = ["PACK_SIZE", "TURN_SIZE", "StreamSummary", "Tunnel", "TunnelHandler"]
-
-
-class TunnelHandler(Protocol):
-    """Whoever decides what happens on a tunnel. All calls are synchronous, inside the engine's turn.
-
-    A handler may call any method of the tunnel from here. What it raises is reported to the loop's exception handler
-    and costs the stream concerned, or the tunnel where no stream is.
-    """
-
-    def on_tunnel_event(self, tunnel: "Tunnel", event: Event) -> None:
-        """Learn of an event of the core that the tunnel does not deal with by itself.
-
-        These are all but DataReceived, StreamClosed and StreamWritable. StreamReset comes here for streams that are
-        not attached, and for attached ones that were not accepted yet: :meth:`Tunnel.detach` saves the socket then,
-        otherwise it is reset afterwards. StreamOpened is answered by :meth:`Tunnel.attach` or :meth:`Tunnel.reset`, now
-        or later; bytes that arrive before are held.
-        """
-
-    def on_connect_failed(self, tunnel: "Tunnel", stream_id: int, error: OSError) -> None:
-        """Learn that a connecting socket did not connect; answer with :meth:`Tunnel.reset`.
-
-        If the stream is still attached afterwards it is reset with DIAL_FAILED.
-        """
-
-    def on_stream_closed(self, tunnel: "Tunnel", stream_id: int, summary: StreamSummary) -> None:
-        """Learn that an attached stream is over and its socket closed."""
-
-    def on_tunnel_closed(self, tunnel: "Tunnel", error: Exception | None) -> None:
-        """Learn that the tunnel is over, once; None after an orderly end.
-
-        Streams that were not accepted may be detached from here (:meth:`Tunnel.unaccepted`); all others are reset
-        after this returns, each with its :meth:`on_stream_closed`.
-        """
+__all__ = ["PACK_SIZE", "TURN_SIZE", "StreamSummary", "Tunnel", "TunnelHandler", "TunnelLost"]
 
 
 class Tunnel(Handler):
@@ -94,22 +61,20 @@ class Tunnel(Handler):
     """
 
     __slots__ = (
-        "_backlog",
         "_carrier",
         "_closed",
         "_conn",
         "_draining_events",
+        "_failure",
         "_handler",
         "_hangup",
         "_held",
-        "_pack_size",
         "_readable",
-        "_send_failed",
+        "_sender",
         "_started",
         "_streams",
         "_timer",
         "_timer_at",
-        "_turn_size",
         "engine",
         "error",
     )
@@ -131,17 +96,17 @@ class Tunnel(Handler):
         self._carrier = carrier
         self._conn = connection
         self._handler = handler
-        self._turn_size = turn_size
-        self._pack_size = pack_size
         self._streams: dict[int, Splice] = {}
-        self._held: dict[int, tuple[bytearray, bool]] = {}
-        self._backlog: memoryview | None = None
+        self._held: dict[int, Held | None] = {}
+        self._sender = Sender(
+            self, engine, carrier, connection, self._streams, turn_size=turn_size, pack_size=pack_size
+        )
         self._readable = False
         self._hangup = False
-        self._send_failed = False
         self._started = False
         self._closed = False
         self._draining_events = False
+        self._failure: OSError | None = None
         self._timer: TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -170,14 +135,14 @@ class Tunnel(Handler):
     @property
     def backlog_bytes(self) -> int:
         """Bytes assembled or encrypted that the carrier has not taken."""
-        return self._carrier.pending_bytes + (0 if self._backlog is None else len(self._backlog))
+        return self._sender.waiting_bytes
 
     def leftover_bytes(self, stream_id: int) -> int:
         """Return how many bytes of a stream wait for its socket; never more than its window."""
         if (splice := self._streams.get(stream_id)) is not None:
             return 0 if splice.leftover is None else len(splice.leftover)
         held = self._held.get(stream_id)
-        return 0 if held is None else len(held[0])
+        return 0 if held is None else len(held.data)
 
     def unaccepted(self) -> list[int]:
         """Return the streams opened here that the peer has not accepted: those :meth:`detach` gives back."""
@@ -205,6 +170,7 @@ class Tunnel(Handler):
             LocalProtocolError: the core cannot open one now (limits, drain, not established).
         """
         stream_id = self._conn.open_stream(metadata, now=self.engine.now())
+        self._held[stream_id] = None
         self.wake()
         return stream_id
 
@@ -238,7 +204,7 @@ class Tunnel(Handler):
         if self._closed or stream_id in self._streams:
             raise WrongState(f"stream {stream_id}: cannot attach, {'tunnel over' if self._closed else 'attached'}")
         now = self.engine.now()
-        opener = self._conn.opened_here(stream_id)
+        opener = (stream_id & 1) == (self._conn.role is Role.AGENT)
         splice = Splice(self, stream_id, sock, opener=opener, now=now)
         held = self._held.pop(stream_id, None)
         if early:
@@ -248,15 +214,15 @@ class Tunnel(Handler):
         if preface:
             splice.leftover = bytearray(preface)
             splice.uncredited = len(preface)
-        if held is not None and held[0]:
-            splice.leftover = held[0] if splice.leftover is None else splice.leftover + held[0]
+        if held is not None and held.data:
+            splice.leftover = held.data if splice.leftover is None else splice.leftover + held.data
         splice.connecting = connecting
         self._streams[stream_id] = splice
         if watched:
             self.engine.replace(sock, splice)
         else:
             self.engine.add(sock, splice)
-        if held is not None and held[1]:
+        if held is not None and held.fin:
             splice.receive_fin()
         if not connecting:
             self.socket_connected(splice)
@@ -326,7 +292,7 @@ class Tunnel(Handler):
     def abort(self) -> None:
         """End at once with resets everywhere. Idempotent."""
         if not self._closed:
-            self._send_failed = True
+            self._sender.failed = True
             self._terminate(ConnectionAbortedError("the tunnel was aborted here"))
 
     # From the engine and the carrier
@@ -349,13 +315,18 @@ class Tunnel(Handler):
         if self._readable:
             self._receive()
         self._dispatch(self.engine.now())
-        self._pump()
+        if self._closed:
+            return
+        if self._sender.pump():
+            self.engine.schedule(self)
+        if self._conn.close_after_send and not self._sender.waiting_bytes:
+            self._terminate(None)
         self._arm_timer()
 
     def on_fault(self, error: Exception) -> None:
         """End: this tunnel is broken, others are not."""
         if not self._closed:
-            self._send_failed = True
+            self._sender.failed = True
             self._terminate(error)
 
     def _on_timer(self) -> None:
@@ -393,7 +364,7 @@ class Tunnel(Handler):
             size = self._carrier.recv_into(view)
         except BlockingIOError:
             self._readable = False
-            if self._send_failed:
+            if self._sender.failed:
                 self._lost(ConnectionResetError("the carrier failed while sending"))
             else:
                 self._carrier.rearm(read=True)
@@ -439,6 +410,9 @@ class Tunnel(Handler):
 
     def _act(self, event: Event) -> None:
         match event:
+            case StreamOpened():
+                self._held[event.stream_id] = None
+                self._tell(event)
             case StreamReset():
                 self._reset_by_peer(event)
             case StreamAccepted():
@@ -450,7 +424,7 @@ class Tunnel(Handler):
                 self._held.pop(event.stream_id, None)
             case ConnectionTerminated():
                 self._tell(event)
-                self._terminate(event.error)
+                self._terminate(ending(event) or self._failure)
             case _:
                 self._tell(event)
 
@@ -468,12 +442,17 @@ class Tunnel(Handler):
         self.engine.loop.call_exception_handler({"message": "a tunnel's handler raised", "exception": error})
 
     def _hold(self, event: DataReceived) -> None:
-        """Keep bytes of a stream whose socket is still being found; the window before ACCEPT bounds them."""
-        if not self._conn.is_open(event.stream_id):
+        """Keep bytes of a stream whose socket is still being found; its window bounds them.
+
+        Bytes that the core announced before it learned that their stream was reset here are nobody's.
+        """
+        if event.stream_id not in self._held:
             return
-        data, _ = self._held.get(event.stream_id, (bytearray(), False))
-        data += event.data
-        self._held[event.stream_id] = (data, event.fin)
+        held = self._held[event.stream_id]
+        if held is None:
+            held = self._held[event.stream_id] = Held()
+        held.data += event.data
+        held.fin = event.fin
 
     def _reset_by_peer(self, event: StreamReset) -> None:
         self._held.pop(event.stream_id, None)
@@ -483,144 +462,7 @@ class Tunnel(Handler):
             if self._streams.get(event.stream_id) is not splice:
                 return
         if splice is not None and not splice.dead:
-            self._end(splice, "reset", code=event.code, detail=event.detail, reason=event.reason, by_peer=True)
-
-    # Sending
-
-    def _pump(self) -> None:
-        """Send control frames, then let the core name streams and fill frames from their sockets."""
-        if self._closed or self._send_failed or not self._unblocked():
-            return
-        conn = self._conn
-        now = self.engine.now()
-        buffer = self.engine.scratch.send
-        capacity = len(buffer)
-        position = 0
-        budget = self._turn_size
-        while control := conn.data_to_send(_CONTROL_SIZE, now=now):
-            if position + len(control) > capacity:
-                if not self._transmit(buffer[:position]):
-                    return
-                position = 0
-            buffer[position : position + len(control)] = control
-            position += len(control)
-        streams = self._streams
-        while (ready := conn.next_send(now)) is not None:
-            stream_id, allowance = ready
-            splice = streams.get(stream_id)
-            if splice is None:
-                conn.want_send(stream_id, False)
-                continue
-            start = position + _HEADER_SIZE
-            end = start + allowance
-            if end > capacity:
-                if position:
-                    if not self._transmit(buffer[:position]):
-                        return
-                    position = 0
-                    continue
-                end = capacity
-            size = self._fill(splice, buffer, position, end)
-            if size:
-                position += size
-                budget -= size
-                if position >= self._pack_size:
-                    if not self._transmit(buffer[:position]):
-                        return
-                    position = 0
-                if budget <= 0:
-                    self.engine.schedule(self)
-                    break
-        if position and not self._transmit(buffer[:position]):
-            return
-        if conn.close_after_send:
-            self._terminate(None)
-
-    def _fill(self, splice: Splice, buffer: memoryview, position: int, end: int) -> int:
-        """Read one frame's payload from a socket into the buffer, and return the frame's size, 0 if there is none."""
-        conn = self._conn
-        stream_id = splice.stream_id
-        start = position + _HEADER_SIZE
-        room = end - start
-        fin = dry = False
-        try:
-            size = splice.fill(buffer[start:end])
-            if not size:
-                fin = True
-            elif size < room and splice.early is None:
-                if splice.hangup:
-                    more = splice.fill(buffer[start + size : end])
-                    fin = not more
-                    size += more
-                else:
-                    dry = True
-        except BlockingIOError:
-            dry = True
-            size = 0
-        except OSError as error:
-            self.socket_failed(splice, error)
-            return 0
-        if dry:
-            splice.wanted = False
-            conn.want_send(stream_id, False)
-            self.engine.rearm(splice.sock, read=True)
-            if not size:
-                return 0
-        conn.commit(stream_id, size, buffer[position:end], fin)
-        splice.from_socket += size
-        if fin:
-            self._sent_fin(splice)
-        return _HEADER_SIZE + size
-
-    def _sent_fin(self, splice: Splice) -> None:
-        splice.fin_sent = True
-        splice.wanted = False
-        if not splice.fin_received:
-            splice.first_fin = "local"
-        elif splice.leftover is None and not splice.connecting:
-            self.stream_finished(splice)
-
-    def _transmit(self, data: memoryview) -> bool:
-        """Give bytes to the carrier, keep a copy of what it refuses, and tell whether it may take more."""
-        try:
-            sent = self._carrier.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._fail_sending()
-            return False
-        if sent != len(data):
-            self._backlog = memoryview(bytes(data[sent:]))
-        elif not self._carrier.pending_bytes:
-            return True
-        self._carrier.rearm(write=True)
-        return False
-
-    def _unblocked(self) -> bool:
-        """Tell whether the carrier takes bytes, after giving it what it refused before."""
-        backlog = self._backlog
-        if backlog is None:
-            return not self._carrier.pending_bytes
-        try:
-            sent = self._carrier.send(backlog)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._fail_sending()
-            return False
-        if sent != len(backlog):
-            self._backlog = backlog[sent:]
-            self._carrier.rearm(write=True)
-            return False
-        self._backlog = None
-        return not self._carrier.pending_bytes
-
-    def _fail_sending(self) -> None:
-        """Stop sending, and read what the peer said before it went: its reason may be there."""
-        self._send_failed = True
-        self._backlog = None
-        self._readable = True
-        self.engine.schedule(self)
+            self._end(splice, "reset", code=event.code, detail=event.detail, reason=event.reason, by_peer=event.remote)
 
     # From splices
 
@@ -628,6 +470,20 @@ class Tunnel(Handler):
         """Note that a socket has bytes."""
         self._conn.want_send(stream_id)
         self.engine.schedule(self)
+
+    def sending_failed(self) -> None:
+        """Read what the peer said before the carrier stopped taking bytes: its reason may be there."""
+        self._readable = True
+        self.engine.schedule(self)
+
+    def fin_sent(self, splice: Splice) -> None:
+        """Note that the socket's end went to the peer."""
+        splice.fin_sent = True
+        splice.wanted = False
+        if not splice.fin_received:
+            splice.first_fin = "local"
+        elif splice.leftover is None:
+            self.stream_finished(splice)
 
     def bytes_left(self, stream_id: int, size: int) -> None:
         """Return credit for bytes that a socket took after refusing them first."""
@@ -700,7 +556,8 @@ class Tunnel(Handler):
         if self._closed:
             return
         self._readable = False
-        self._send_failed = True
+        self._sender.failed = True
+        self._failure = error
         self._conn.receive_eof(now=self.engine.now())
         self._dispatch(self.engine.now())
         if not self._closed:
@@ -715,10 +572,7 @@ class Tunnel(Handler):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._send_failed and self._unblocked():
-            last = self._conn.data_to_send(_CONTROL_SIZE, now=self.engine.now())
-            if last:
-                self._transmit(memoryview(last))
+        self._sender.finish()
         try:
             self._handler.on_tunnel_closed(self, error)
         except Exception as fault:
@@ -726,7 +580,7 @@ class Tunnel(Handler):
         for splice in list(self._streams.values()):
             self._end(splice, "tunnel", code=ErrorCode.INTERNAL, reason="the tunnel was lost")
         self._held.clear()
-        if self._send_failed:
+        if self._sender.failed:
             self._carrier.abort()
         else:
             self._carrier.close()

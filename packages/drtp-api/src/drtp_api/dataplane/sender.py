@@ -1,0 +1,222 @@
+"""The sending half of a tunnel: control frames, then frames filled straight from sockets, packed into few system calls.
+
+Rules:
+
+- The core names the stream and the allowance; the payload is read behind an 8-byte gap into the engine's send buffer
+  and the core writes the header into the gap. Nothing is copied unless the carrier refuses it.
+- What the carrier refuses is kept, and then nothing is read until it has gone: the sockets hold back, not
+  this process.
+- A turn reads a bounded number of bytes.
+
+What must not live here: receiving, the handler, and the end of the tunnel.
+"""
+
+from typing import TYPE_CHECKING
+
+from drtp_api.dataplane.carrier import Carrier
+from drtp_api.dataplane.engine import Engine
+from drtp_api.dataplane.splice import Splice
+from drtp_protocol import Connection
+
+if TYPE_CHECKING:
+    from drtp_api.dataplane.tunnel import Tunnel
+
+HEADER_SIZE = 8
+CONTROL_SIZE = 64 * 1024
+"""Control bytes fetched from the core at once; its own queue is not longer."""
+
+
+class Sender:
+    """Sends for one tunnel; made by it.
+
+    Args:
+        tunnel: told of streams that end here.
+        engine: lends the buffer.
+        carrier: takes the bytes.
+        connection: the core.
+        streams: the tunnel's splices by stream.
+        turn_size: bytes read from sockets in one turn.
+        pack_size: assembled bytes that are sent without waiting for more.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_carrier",
+        "_conn",
+        "_engine",
+        "_pack_size",
+        "_streams",
+        "_tunnel",
+        "_turn_size",
+        "failed",
+    )
+
+    def __init__(
+        self,
+        tunnel: "Tunnel",
+        engine: Engine,
+        carrier: Carrier,
+        connection: Connection,
+        streams: dict[int, Splice],
+        *,
+        turn_size: int,
+        pack_size: int,
+    ) -> None:
+        self._tunnel = tunnel
+        self._engine = engine
+        self._carrier = carrier
+        self._conn = connection
+        self._streams = streams
+        self._turn_size = turn_size
+        self._pack_size = pack_size
+        self._backlog: memoryview | None = None
+        self.failed = False
+        """Whether the carrier takes nothing any more."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the carrier refused, and those that it took and still holds."""
+        return self._carrier.pending_bytes + (0 if self._backlog is None else len(self._backlog))
+
+    def pump(self) -> bool:
+        """Send what may be sent in one turn, and tell whether more is left that could go at once."""
+        if self.failed or not self._unblocked():
+            return False
+        conn = self._conn
+        now = self._engine.now()
+        buffer = self._engine.scratch.send
+        capacity = len(buffer)
+        streams = self._streams
+        budget = self._turn_size
+        position = 0
+        more = False
+        while True:
+            while control := conn.data_to_send(CONTROL_SIZE, now=now):
+                if position + len(control) > capacity:
+                    if not self._transmit(buffer[:position]):
+                        self._keep(control)
+                        return False
+                    position = 0
+                buffer[position : position + len(control)] = control
+                position += len(control)
+            ready = conn.next_send(now)
+            if ready is None:
+                if conn.wants_control:
+                    continue
+                break
+            if budget <= 0:
+                more = True
+                break
+            stream_id, allowance = ready
+            splice = streams.get(stream_id)
+            if splice is None:
+                conn.want_send(stream_id, False)
+                continue
+            end = position + HEADER_SIZE + allowance
+            if end > capacity:
+                if position:
+                    if not self._transmit(buffer[:position]):
+                        return False
+                    position = 0
+                    continue
+                end = capacity
+            size = self._fill(splice, buffer[position:end])
+            if size:
+                position += size
+                budget -= size
+                if position >= self._pack_size:
+                    if not self._transmit(buffer[:position]):
+                        return False
+                    position = 0
+        if position and not self._transmit(buffer[:position]):
+            return False
+        return more
+
+    def finish(self) -> None:
+        """Send the core's last words as far as the carrier takes them."""
+        if self.failed:
+            return
+        if self._backlog is not None and not self._unblocked():
+            return
+        last = self._conn.data_to_send(CONTROL_SIZE, now=self._engine.now())
+        if last:
+            self._transmit(memoryview(last))
+
+    def _fill(self, splice: Splice, frame: memoryview) -> int:
+        """Make one frame from a socket's bytes and return its size, 0 if there is none."""
+        conn = self._conn
+        room = len(frame) - HEADER_SIZE
+        fin = dry = False
+        size = 0
+        try:
+            size = splice.fill(frame[HEADER_SIZE:])
+            if not size:
+                fin = True
+            elif size < room and splice.early is None:
+                if splice.hangup:
+                    # The end is next; if it is there already it travels with the bytes.
+                    more = splice.fill(frame[HEADER_SIZE + size :])
+                    fin = not more
+                    size += more
+                else:
+                    dry = True
+        except BlockingIOError:
+            dry = True
+        except OSError as error:
+            self._tunnel.socket_failed(splice, error)
+            return 0
+        if dry:
+            splice.wanted = False
+            conn.want_send(splice.stream_id, False)
+            self._engine.rearm(splice.sock, read=True)
+            if not size:
+                return 0
+        conn.commit(splice.stream_id, size, frame, fin)
+        splice.from_socket += size
+        if fin:
+            self._tunnel.fin_sent(splice)
+        return HEADER_SIZE + size
+
+    def _transmit(self, data: memoryview) -> bool:
+        """Give bytes to the carrier, keep a copy of what it refuses, and tell whether it may take more."""
+        try:
+            sent = self._carrier.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._fail()
+            return False
+        if sent != len(data):
+            self._backlog = memoryview(bytes(data[sent:]))
+        elif not self._carrier.pending_bytes:
+            return True
+        self._carrier.rearm(write=True)
+        return False
+
+    def _keep(self, control: bytes) -> None:
+        """Put control frames behind a backlog; they were fetched and cannot be given back."""
+        self._backlog = memoryview(control if self._backlog is None else bytes(self._backlog) + control)
+
+    def _unblocked(self) -> bool:
+        """Tell whether the carrier takes bytes, after giving it what it refused before."""
+        backlog = self._backlog
+        if backlog is None:
+            return not self._carrier.pending_bytes
+        try:
+            sent = self._carrier.send(backlog)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._fail()
+            return False
+        if sent != len(backlog):
+            self._backlog = backlog[sent:]
+            self._carrier.rearm(write=True)
+            return False
+        self._backlog = None
+        return not self._carrier.pending_bytes
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._backlog = None
+        self._tunnel.sending_failed()
