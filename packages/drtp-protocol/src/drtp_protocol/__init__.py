@@ -6,6 +6,9 @@ draws randomness or logs: bytes and times are handed in, events and bytes are ha
 
 from __future__ import annotations
 
+from .connection import (
+    Connection,
+)
 from .errors import (
     DialDetail,
     ErrorCode,
@@ -36,6 +39,10 @@ from .events import (
     StreamOpened,
     StreamReset,
     StreamWritable,
+)
+from .flow import (
+    Budget,
+    RttEstimate,
 )
 from .frames import (
     Accept,
@@ -88,6 +95,14 @@ from .states import (
     StreamInput,
     StreamState,
 )
+from .status import (
+    PeerInfo,
+    Role,
+    Stats,
+)
+from .stream import (
+    StreamInfo,
+)
 
 __all__ = [
     "Accept",
@@ -97,10 +112,12 @@ __all__ = [
     "AuthReceived",
     "AuthRequired",
     "Binding",
+    "Budget",
     "CONNECTION_TRANSITIONS",
     "Capability",
     "Challenge",
     "ChannelBinding",
+    "Connection",
     "ConnectionEstablished",
     "ConnectionInput",
     "ConnectionState",
@@ -127,6 +144,7 @@ __all__ = [
     "Open",
     "OpenMetadata",
     "PREFACE",
+    "PeerInfo",
     "Ping",
     "Protocol",
     "ProtocolError",
@@ -134,11 +152,15 @@ __all__ = [
     "Report",
     "ReportReceived",
     "Reset",
+    "Role",
+    "RttEstimate",
     "RttMeasured",
     "STREAM_TRANSITIONS",
     "SendBufferFull",
+    "Stats",
     "StreamAccepted",
     "StreamClosed",
+    "StreamInfo",
     "StreamInput",
     "StreamLimitReached",
     "StreamOpened",
