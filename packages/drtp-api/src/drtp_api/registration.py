@@ -18,14 +18,16 @@ from drtp_api.resources import (
     Coordinates,
     Exposure,
     Port,
+    Protocol,
     Role,
     ServiceServers,
 )
 
 __all__ = [
     "ConnectionEvent", "ConnectionGrants", "ConnectionView", "CreateServiceRequest", "CreateServiceResponse",
-    "ErrorBody", "GrantRequest", "RegisterRequest", "RegisterResponse", "ServerCandidate", "ServerView",
-    "ServiceDefinition", "ServiceName", "TunnelEndpoint", "TunnelServer",
+    "ErrorBody", "GrantRequest", "RegisterRequest", "RegisterResponse", "ServerCandidate",
+    "ServerCandidates", "ServerView", "ServiceDefinition", "ServiceList", "ServiceName", "ServiceView",
+    "TunnelEndpoint", "TunnelServer",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
@@ -141,9 +143,9 @@ class RegisterResponse:
 
 @attrs.frozen(kw_only=True)
 class GrantRequest:
-    """``POST /v1alpha1/connections/{name}/grants``: the agent renews its grants.
+    r"""``POST /v1alpha1/connections/{name}/grants``: the agent renews its grants.
 
-    ``proof`` is base64url of the agent key's signature over ``"drtp grant renewal\\0" || connection key || "\\0" ||
+    ``proof`` is base64url of the agent key's signature over ``"drtp grant renewal\0" || connection key || "\0" ||
     decimal Unix seconds``; ``issued_at`` are these seconds, at most 60 s off the server's clock.
     """
 
@@ -167,6 +169,35 @@ class ServerCandidate:
     city: str
     coordinates: Coordinates
     probe: TunnelEndpoint | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ServerCandidates:
+    """The answer of ``GET /v1alpha1/servers``, the best guess first."""
+
+    servers: tuple[ServerCandidate, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ServiceView:
+    """A service as commands list it; also the answer of ``POST …/services/{name}/publish`` and ``unpublish``."""
+
+    name: str
+    namespace: str
+    protocol: Protocol
+    private: bool
+    programmed: bool
+    ready: bool
+    url: str | None = None
+    hostnames: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ServiceList:
+    """``GET /v1alpha1/services``: the services of a namespace, by name."""
+
+    services: tuple[ServiceView, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -197,7 +228,11 @@ class ErrorBody:
 
 @attrs.frozen(kw_only=True)
 class ConnectionEvent:
-    """One server-sent event of ``GET …/{name}/events``: event name ``connection``, data a :class:`ConnectionView`."""
+    """One server-sent event of ``GET …/{name}/events``.
+
+    Event name ``connection`` has a :class:`ConnectionView` as its data; ``error`` has an :class:`ErrorBody` and is
+    the last one (the connection was revoked). Lines that begin with a colon are keepalives.
+    """
 
     type: str
     connection: ConnectionView | None = None
