@@ -95,6 +95,7 @@ class Core:
         "_remote_count",
         "_remote_pending",
         "_report_at",
+        "_ring",
         "_rtt",
         "_streams",
         "_streams_offered",
@@ -149,6 +150,7 @@ class Core:
         self._local_pending = self._remote_pending = 0
         self._pull = Lanes()
         self._push = Lanes()
+        self._ring: deque[Stream] | None = None  # whose head next_send named last
         self._rate = DeliveryRate(limits.max_frame)
         self._max_frame = limits.max_frame
         self._goaway_sent = self._goaway_received = False

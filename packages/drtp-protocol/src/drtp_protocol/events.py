@@ -2,6 +2,8 @@
 
 Rules: an event is complete when it is published and never changes; what the peer said is in it, already checked; one
 union, so that a `match` with `assert_never` makes a forgotten event a type error.
+The two events of the hot path are frozen by custom only: attrs makes a frozen object three times slower (0.6 against
+0.2 us), which is most of what a small frame costs.
 What must not be here: behaviour.
 """
 
@@ -101,7 +103,7 @@ class StreamAccepted:
     stream_id: int
 
 
-@attrs.frozen
+@attrs.define
 class DataReceived:
     """Bytes of one stream, in order.
 
@@ -152,7 +154,7 @@ class StreamClosed:
     stream_id: int
 
 
-@attrs.frozen
+@attrs.define
 class DatagramReceived:
     """One datagram of a flow. A view like that of :class:`DataReceived`, but always whole."""
 

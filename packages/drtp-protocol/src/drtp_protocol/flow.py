@@ -2,7 +2,8 @@
 
 Rules: credit is an absolute limit, so that it only ever grows and one invariant holds (`sent <= limit`); it returns
 when bytes were consumed, never when they arrived; a window grows only out of a bounded pool and never shrinks; there
-is no window for the whole connection, because mutually untrusting visitors share one, and a few stalled ones would stop all.
+is no window for the whole connection, because mutually untrusting visitors share one, and a few stalled ones would
+stop all.
 What must not be here: frames, streams, events.
 """
 
@@ -17,13 +18,13 @@ __all__ = ["Budget", "DeliveryRate", "RttEstimate"]
 UNLIMITED: Final = 2**63
 
 MIN_GROWTH_TIME: Final = 0.0005
-"""A window whose half was consumed in less grows whatever the RTT: on a short path the clock is as coarse as the RTT."""
+"""A window whose half was consumed in less grows whatever the RTT: a short path's RTT is as coarse as the clock."""
 
 SMALL_FRAME: Final = 16_384
 """What a sender uses until it knows better: 13 ms of a 10 Mbit/s line."""
 FRAME_TIME: Final = 0.002
 """A frame should leave within this time, so that a neighbour's small one need not wait longer."""
-_SAMPLE_TIME: Final = 0.02
+SAMPLE_TIME: Final = 0.02
 _SAMPLE_BYTES: Final = 1024 * 1024
 
 
@@ -94,15 +95,14 @@ class DeliveryRate:
         """Note that nothing is left to send."""
         self._busy += max(0.0, now - self.started)
         self.started = -1.0
-        if self._busy >= _SAMPLE_TIME or self.size >= _SAMPLE_BYTES:
+        if self._busy >= SAMPLE_TIME or self.size >= _SAMPLE_BYTES:
             self._sample()
 
     def proceed(self, now: float) -> None:
-        """Take a sample if enough was sent since the last one."""
-        if now - self.started + self._busy >= _SAMPLE_TIME:
-            self._busy += now - self.started
-            self.started = now
-            self._sample()
+        """Take a sample; to be called when SAMPLE_TIME has passed since `started`."""
+        self._busy += now - self.started
+        self.started = now
+        self._sample()
 
     def _sample(self) -> None:
         rate = self.size / max(self._busy, 1e-4)

@@ -23,11 +23,12 @@ from .errors import (
     WrongState,
 )
 from .events import StreamClosed, StreamWritable
-from .flow import MIN_GROWTH_TIME
+from .flow import MIN_GROWTH_TIME, SAMPLE_TIME
 from .frames import FLAG, HEADER, HEADER_SIZE, FrameType
 from .handshake import Capability
 from .limits import LAST_STREAM_ID
 from .metadata import OpenMetadata
+from .scheduler import YIELDING_FRAME
 from .states import ConnectionState, StreamInput, StreamState
 from .status import Role
 from .stream import Stream
@@ -215,10 +216,13 @@ class Outgoing(Clock):
                 if credit > 0:
                     if rate.started < 0:
                         rate.started = now
-                    else:
+                    elif now - rate.started >= SAMPLE_TIME:
                         rate.proceed(now)
-                    allowance = min(credit, rate.frame, lanes.frame_cap(ring, now))
-                    return stream.stream_id, allowance
+                    self._ring = ring
+                    frame = rate.frame
+                    if frame > YIELDING_FRAME:
+                        frame = min(frame, lanes.frame_cap(ring, now))
+                    return stream.stream_id, min(credit, frame)
                 if stream.stalled_since < 0:
                     stream.stalled_since = now
             ring.popleft()
@@ -256,10 +260,9 @@ class Outgoing(Clock):
             stream.wanted = False
             self._finish(stream, StreamInput.SEND_FIN)
             return
-        lanes = self._pull
-        ring = lanes.head()
-        if ring is not None and ring[0] is stream:
-            lanes.rotate(ring, stream, size, now)
+        ring = self._ring
+        if ring and ring[0] is stream:
+            self._pull.rotate(ring, stream, size, now)
 
     # -- push: the shell hands bytes over ------------------------------------------------------------------------
 
