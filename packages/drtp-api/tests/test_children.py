@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from drtp_api.children import MAX_LINE, TAIL_LINES, Child, ChildSpec, RestartPol
 
 
 def python(source: str, **options: object) -> ChildSpec:
-    return ChildSpec(name="test", command=(sys.executable, "-I", "-S", "-u", "-c", source), **options)  # type: ignore[arg-type]
+    return ChildSpec(name="test", command=(sys.executable, "-I", "-u", "-c", source), **options)  # type: ignore[arg-type]
 
 
 def eventually(condition, seconds: float = 5.0) -> bool:
@@ -132,6 +133,20 @@ def test_a_program_that_does_not_exist_is_an_os_error(tmp_path: Path):
 
     with pytest.raises(FileNotFoundError):
         asyncio.run(main())
+
+
+def test_a_child_may_open_more_files_than_we_may():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft if hard == soft else soft + 1
+
+    async def main() -> str:
+        child = await Child.start(
+            python("import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])", open_files=wanted)
+        )
+        await child.wait()
+        return child.tail
+
+    assert int(asyncio.run(main())) == wanted
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux kills orphans")

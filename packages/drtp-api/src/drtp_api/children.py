@@ -16,11 +16,12 @@ import collections
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Final, cast
 
 import attrs
 
@@ -52,18 +53,25 @@ def _prctl() -> Callable[..., int] | None:
 _PRCTL = _prctl()
 
 
-def _bind_to_parent(parent: int) -> Callable[[], None] | None:
+def _before_exec(parent: int, open_files: int | None) -> Callable[[], None]:
     prctl = _PRCTL
-    if prctl is None:
-        return None
+    limits: tuple[int, int] | None = None
+    if open_files is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allowed = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
+        limits = (max(soft, allowed), hard) if soft != resource.RLIM_INFINITY else None
 
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # The parent may have died before the call above: then nobody will send the signal.
-        if os.getppid() != parent:
-            os._exit(1)
+    def prepare() -> None:
+        if limits is not None:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            # The parent may have died before the call above: then nobody will send the signal.
+            if os.getppid() != parent:
+                os._exit(1)
 
-    return bind
+    return prepare
 
 
 @atexit.register
@@ -75,7 +83,11 @@ def _kill_children() -> None:
 
 @attrs.frozen(kw_only=True)
 class ChildSpec:
-    """What to run. ``env`` replaces the environment where given; ``log_file`` is appended to, and bounded."""
+    """What to run.
+
+    ``env`` replaces the environment where given; ``log_file`` is appended to, and bounded; ``open_files`` raises the
+    soft limit on descriptors, as far as the hard one allows.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -83,6 +95,7 @@ class ChildSpec:
     cwd: Path | None = None
     log_file: Path | None = None
     pass_fds: tuple[int, ...] = ()
+    open_files: int | None = None
 
 
 class _Output(asyncio.SubprocessProtocol):
@@ -180,9 +193,6 @@ class Child:
             OSError: The program cannot be run.
         """
         loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {}
-        if (bind := _bind_to_parent(os.getpid())) is not None:
-            options["preexec_fn"] = bind
         output = _Output(spec, on_line)
         try:
             transport, _ = await loop.subprocess_exec(
@@ -195,7 +205,7 @@ class Child:
                 cwd=spec.cwd,
                 start_new_session=True,
                 pass_fds=spec.pass_fds,
-                **options,
+                preexec_fn=_before_exec(os.getpid(), spec.open_files),
             )
         except BaseException:
             output.close()
