@@ -87,6 +87,15 @@ from .metadata import (
     Protocol,
     TraceParent,
 )
+from .proxyproto import (
+    MAX_PROXY_HEADER,
+    ProxyHeader,
+    ProxyProtocolError,
+    ProxyTlv,
+    decode_proxy,
+    encode_v1,
+    encode_v2,
+)
 from .states import (
     CONNECTION_TRANSITIONS,
     STREAM_TRANSITIONS,
@@ -140,6 +149,7 @@ __all__ = [
     "LeaseRenewed",
     "Limits",
     "LocalProtocolError",
+    "MAX_PROXY_HEADER",
     "NoSuchStream",
     "Open",
     "OpenMetadata",
@@ -148,6 +158,9 @@ __all__ = [
     "Ping",
     "Protocol",
     "ProtocolError",
+    "ProxyHeader",
+    "ProxyProtocolError",
+    "ProxyTlv",
     "RemoteProtocolError",
     "Report",
     "ReportReceived",
@@ -174,6 +187,9 @@ __all__ = [
     "Welcome",
     "Window",
     "WrongState",
+    "decode_proxy",
+    "encode_v1",
+    "encode_v2",
     "grant_message",
     "psk_auth",
     "psk_edge_proof",

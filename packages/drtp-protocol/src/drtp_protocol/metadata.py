@@ -58,8 +58,13 @@ class Address:
             raise InvalidMetadata(f"port {self.port} is outside 0..65535")
 
     @classmethod
-    def from_host(cls, host: str, port: int) -> Address:
-        """Return the address for a literal; an IPv4-mapped IPv6 literal becomes IPv4, a scope is dropped.
+    def from_host(cls, host: str, port: int, *, mapped: bool = True) -> Address:
+        """Return the address for a literal; a scope is dropped.
+
+        Args:
+            host: The literal.
+            port: 0..65535.
+            mapped: Whether an IPv4-mapped IPv6 literal, as dual-stack listeners give them, becomes IPv4.
 
         Raises:
             InvalidMetadata: `host` is not an IP literal.
@@ -70,8 +75,8 @@ class Address:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             raise InvalidMetadata(f"{host!r} is not an IP address") from None
-        mapped = address.ipv4_mapped if address.version == 6 else None
-        return cls((mapped or address).packed, port)
+        inner = address.ipv4_mapped if mapped and address.version == 6 else None
+        return cls((inner or address).packed, port)
 
     @property
     def family(self) -> int:

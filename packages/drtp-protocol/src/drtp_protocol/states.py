@@ -21,7 +21,13 @@ __all__ = [
 ]
 
 
-class ConnectionState(enum.Enum):
+class _Identity(enum.Enum):
+    """Members are single, so identity is their hash; Enum's own is Python code and costs twice a table's look-up."""
+
+    __hash__ = object.__hash__
+
+
+class ConnectionState(_Identity):
     """Where a connection is; the first six are named after what comes next."""
 
     PREFACE = "preface"
@@ -38,7 +44,7 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-class ConnectionInput(enum.Enum):
+class ConnectionInput(_Identity):
     """What moves a connection."""
 
     SEND_PREFACE = "send preface"
@@ -111,7 +117,7 @@ CONNECTION_TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionInput], Conn
 """(state, input) -> state. CLOSED absorbs: it only ever leads to itself."""
 
 
-class StreamState(enum.Enum):
+class StreamState(_Identity):
     """Where a stream or flow is. Opened streams are seen from both ends: OPENING is ours, OFFERED the peer's."""
 
     IDLE = "idle"
@@ -129,7 +135,7 @@ class StreamState(enum.Enum):
     CLOSED = "closed"
 
 
-class StreamInput(enum.Enum):
+class StreamInput(_Identity):
     """What moves a stream. DATA stands for DATAGRAM too; FIN is DATA with the flag."""
 
     SEND_OPEN = "send OPEN"
