@@ -23,10 +23,11 @@ __all__ = ["Held", "TunnelHandler", "TunnelLost", "ending"]
 
 @attrs.define
 class Held:
-    """Bytes, and perhaps the end, of a stream that has no socket yet."""
+    """What came for a stream that has no socket yet, and whether it was accepted nevertheless."""
 
     data: bytearray = attrs.field(factory=bytearray)
     fin: bool = False
+    accepted: bool = False
 
 
 class TunnelLost(ConnectionError):  # noqa: N818 - what happened, as in the summary
@@ -76,6 +77,7 @@ class TunnelHandler(Protocol):
     def on_tunnel_closed(self, tunnel: "Tunnel", error: Exception | None) -> None:
         """Learn that the tunnel is over, once; None after an orderly end.
 
-        Streams that were not accepted may be detached from here (:meth:`Tunnel.unaccepted`); all others are reset
-        after this returns, each with its :meth:`on_stream_closed`.
+        Streams that were not accepted may be detached from here (:meth:`Tunnel.unaccepted`). All others are reset after
+        this returns, each with its :meth:`on_stream_closed`; only those that ended well on both sides and whose socket
+        has yet to take the rest live on, and report later.
         """

@@ -89,48 +89,50 @@ class Sender:
         streams = self._streams
         budget = self._turn_size
         position = 0
-        more = False
         while True:
-            while control := conn.data_to_send(CONTROL_SIZE, now=now):
+            control = conn.data_to_send(CONTROL_SIZE, now=now)
+            if control:
                 if position + len(control) > capacity:
                     if not self._transmit(buffer[:position]):
                         self._keep(control)
                         return False
                     position = 0
-                buffer[position : position + len(control)] = control
-                position += len(control)
-            ready = conn.next_send(now)
-            if ready is None:
-                if conn.wants_control:
-                    continue
-                break
-            if budget <= 0:
-                more = True
-                break
-            stream_id, allowance = ready
-            splice = streams.get(stream_id)
-            if splice is None:
-                conn.want_send(stream_id, False)
-                continue
-            end = position + HEADER_SIZE + allowance
-            if end > capacity:
-                if position:
-                    if not self._transmit(buffer[:position]):
+                if len(control) > capacity:
+                    if not self._transmit(memoryview(control)):
                         return False
-                    position = 0
+                else:
+                    buffer[position : position + len(control)] = control
+                    position += len(control)
+            filled = False
+            while budget > 0 and (ready := conn.next_send(now)) is not None:
+                stream_id, allowance = ready
+                splice = streams.get(stream_id)
+                if splice is None:
+                    conn.want_send(stream_id, False)
                     continue
-                end = capacity
-            size = self._fill(splice, buffer[position:end])
-            if size:
-                position += size
-                budget -= size
-                if position >= self._pack_size:
-                    if not self._transmit(buffer[:position]):
-                        return False
-                    position = 0
+                filled = True
+                end = position + HEADER_SIZE + allowance
+                if end > capacity:
+                    if position:
+                        if not self._transmit(buffer[:position]):
+                            return False
+                        position = 0
+                        continue
+                    end = capacity
+                size = self._fill(splice, buffer[position:end])
+                if size:
+                    position += size
+                    budget -= size
+                    if position >= self._pack_size:
+                        if not self._transmit(buffer[:position]):
+                            return False
+                        position = 0
+            # Filling may have made control frames (a reset, say), which go before any further frame.
+            if budget <= 0 or not conn.wants_write or not (control or filled):
+                break
         if position and not self._transmit(buffer[:position]):
             return False
-        return more
+        return budget <= 0
 
     def finish(self) -> None:
         """Send the core's last words as far as the carrier takes them."""

@@ -17,8 +17,12 @@ import struct
 TUNNEL_USER_TIMEOUT = 10.0
 """Seconds that sent bytes may stay unacknowledged on a tunnel; keepalive of the protocol has the same patience."""
 
-STREAM_USER_TIMEOUT = 30.0
-"""Seconds that sent bytes may stay unacknowledged by a visitor or a local service."""
+STREAM_USER_TIMEOUT = 150.0
+"""Seconds that sent bytes may stay unacknowledged by a visitor or a local service.
+
+Linux counts a closed receive window, too: a paused download or a pager would be cut off after this, although its end
+still answers. So it must exceed the 120 s after which the protocol itself calls a reader stalled.
+"""
 
 NOTSENT_LOWAT = 128 * 1024
 """Unsent bytes in the kernel beyond which a tunnel is not writable, so that control frames stay quick."""

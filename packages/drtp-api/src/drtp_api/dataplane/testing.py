@@ -1,4 +1,4 @@
-"""What tests and benchmarks of the data plane need: certificates made on the spot, and pairs of carriers.
+"""What tests and benchmarks of the data plane need: certificates made on the spot, sockets, and ends that trust a key.
 
 Rules:
 
@@ -10,6 +10,7 @@ What must not live here: assertions and fixtures; those belong to the tests.
 
 import datetime as dt
 import ipaddress
+import secrets
 import socket
 import ssl
 from pathlib import Path
@@ -19,6 +20,30 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from drtp_api.dataplane.carrier import Carrier
+from drtp_api.dataplane.engine import Engine
+from drtp_api.dataplane.splice import StreamSummary
+from drtp_api.dataplane.tunnel import Tunnel
+from drtp_protocol import (
+    AuthMethod,
+    AuthReceived,
+    AuthRequired,
+    Binding,
+    Challenge,
+    Connection,
+    Event,
+    Hello,
+    Limits,
+    Role,
+    Tuning,
+    Welcome,
+    psk_auth,
+    verify_psk,
+)
+
+SERVICE = "bench/service"
+_KEY = b"a key that only tests and benchmarks share"
 
 
 @attrs.frozen
@@ -89,3 +114,60 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client, server
+
+
+class TrustingEnd:
+    """A tunnel handler that gets the handshake over with by a fixed key; subclasses do the rest.
+
+    The tunnel is :attr:`tunnel`, not started.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        carrier: Carrier,
+        role: Role,
+        *,
+        limits: Limits | None = None,
+        tuning: Tuning | None = None,
+        turn_size: int | None = None,
+        pack_size: int | None = None,
+    ) -> None:
+        connection = Connection(
+            role,
+            now=engine.now(),
+            nonce=secrets.token_bytes(32),
+            hello=Hello(instance_id=bytes(16), epoch=1, services=(SERVICE,)) if role is Role.AGENT else None,
+            challenge=Challenge(edge_id="edge", methods=(AuthMethod.PSK,)) if role is Role.EDGE else None,
+            limits=limits or Limits(),
+            tuning=tuning or Tuning(),
+        )
+        sizes = {"turn_size": turn_size, "pack_size": pack_size}
+        self.tunnel = Tunnel(
+            engine, carrier, connection, self, **{name: size for name, size in sizes.items() if size is not None}
+        )
+
+    def on_tunnel_event(self, tunnel: Tunnel, event: Event) -> None:
+        """Answer the two events of the handshake."""
+        match event:
+            case AuthRequired():
+                auth, proof = psk_auth(b"key", _KEY, event.transcript)
+                tunnel.connection.authenticate(auth, expected_edge_proof=proof, now=tunnel.engine.now())
+            case AuthReceived():
+                welcome = Welcome(
+                    session_id=bytes(16),
+                    bindings=(Binding(SERVICE),),
+                    edge_proof=verify_psk(_KEY, event.auth, event.transcript),
+                )
+                tunnel.connection.accept(welcome, now=tunnel.engine.now())
+            case _:
+                pass
+
+    def on_connect_failed(self, tunnel: Tunnel, stream_id: int, error: OSError) -> None:
+        """Leave it to the tunnel, which resets the stream with DIAL_FAILED."""
+
+    def on_stream_closed(self, tunnel: Tunnel, stream_id: int, summary: StreamSummary) -> None:
+        """Ignore it."""
+
+    def on_tunnel_closed(self, tunnel: Tunnel, error: Exception | None) -> None:
+        """Ignore it."""

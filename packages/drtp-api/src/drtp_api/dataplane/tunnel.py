@@ -29,6 +29,7 @@ from drtp_protocol import (
     Event,
     LocalProtocolError,
     OpenMetadata,
+    Protocol,
     Role,
     StreamAccepted,
     StreamClosed,
@@ -170,7 +171,8 @@ class Tunnel(Handler):
             LocalProtocolError: the core cannot open one now (limits, drain, not established).
         """
         stream_id = self._conn.open_stream(metadata, now=self.engine.now())
-        self._held[stream_id] = None
+        if metadata.protocol is Protocol.TCP:
+            self._held[stream_id] = None
         self.wake()
         return stream_id
 
@@ -199,14 +201,14 @@ class Tunnel(Handler):
             watched: the engine watches the socket already; its handler is replaced.
 
         Raises:
-            WrongState: the stream is attached already, or the tunnel is over.
+            WrongState: the stream is over, never was, or is attached already. The socket is still yours then.
         """
-        if self._closed or stream_id in self._streams:
-            raise WrongState(f"stream {stream_id}: cannot attach, {'tunnel over' if self._closed else 'attached'}")
+        if self._closed or stream_id not in self._held:
+            raise WrongState(f"stream {stream_id}: over, unknown or attached; a socket cannot be attached")
         now = self.engine.now()
         opener = (stream_id & 1) == (self._conn.role is Role.AGENT)
         splice = Splice(self, stream_id, sock, opener=opener, now=now)
-        held = self._held.pop(stream_id, None)
+        held = self._held.pop(stream_id)
         if early:
             splice.early = memoryview(early)
         if retain:
@@ -216,6 +218,8 @@ class Tunnel(Handler):
             splice.uncredited = len(preface)
         if held is not None and held.data:
             splice.leftover = held.data if splice.leftover is None else splice.leftover + held.data
+        if held is not None:
+            splice.accepted = held.accepted
         splice.connecting = connecting
         self._streams[stream_id] = splice
         if watched:
@@ -233,10 +237,18 @@ class Tunnel(Handler):
         self.wake()
 
     def accept(self, stream_id: int) -> None:
-        """Accept a stream that the peer opened, before or without a socket."""
+        """Accept a stream that the peer opened before its socket is connected, or a flow, which has none.
+
+        Raises:
+            LocalProtocolError: the core does not know it, or it is accepted already.
+        """
+        self._conn.accept_stream(stream_id)
         if (splice := self._streams.get(stream_id)) is not None:
             splice.accepted = True
-        self._conn.accept_stream(stream_id)
+        elif stream_id in self._held:
+            held = self._held[stream_id] or Held()
+            held.accepted = True
+            self._held[stream_id] = held
         self.wake()
 
     def reset(self, stream_id: int, code: ErrorCode, detail: int = 0, reason: str = "") -> None:
@@ -319,6 +331,9 @@ class Tunnel(Handler):
             return
         if self._sender.pump():
             self.engine.schedule(self)
+        self._dispatch(self.engine.now())
+        if self._closed:
+            return
         if self._conn.close_after_send and not self._sender.waiting_bytes:
             self._terminate(None)
         self._arm_timer()
@@ -411,7 +426,8 @@ class Tunnel(Handler):
     def _act(self, event: Event) -> None:
         match event:
             case StreamOpened():
-                self._held[event.stream_id] = None
+                if event.metadata.protocol is Protocol.TCP:
+                    self._held[event.stream_id] = None
                 self._tell(event)
             case StreamReset():
                 self._reset_by_peer(event)
@@ -578,6 +594,9 @@ class Tunnel(Handler):
         except Exception as fault:
             self._report(fault)
         for splice in list(self._streams.values()):
+            if splice.fin_sent and splice.fin_received:
+                # Whole, and only waiting for its socket to take the rest; it needs no tunnel any more.
+                continue
             self._end(splice, "tunnel", code=ErrorCode.INTERNAL, reason="the tunnel was lost")
         self._held.clear()
         if self._sender.failed:

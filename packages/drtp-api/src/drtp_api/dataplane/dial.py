@@ -1,0 +1,32 @@
+"""Starting a connection to a local service without waiting for it.
+
+Rules: one system call sequence, no name resolution, no retry; the tunnel finishes what is started here.
+What must not live here: where to dial, and what a failure means.
+"""
+
+from errno import EINPROGRESS
+from os import strerror
+from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, socket
+
+from drtp_api.dataplane.sockopt import tune_stream
+
+Address = tuple[str, int] | str
+"""Host and port, numeric, or the path of a Unix socket."""
+
+
+def start_connect(address: Address) -> tuple[socket, bool]:
+    """Begin to connect and return the socket, and whether it is still connecting.
+
+    On loopback the connection is usually there at once.
+
+    Raises:
+        OSError: it failed at once, such as a Unix socket without a listener; nothing is left open.
+    """
+    family = AF_UNIX if isinstance(address, str) else AF_INET6 if ":" in address[0] else AF_INET
+    sock = socket(family, SOCK_STREAM)
+    tune_stream(sock)
+    number = sock.connect_ex(address)
+    if number not in {0, EINPROGRESS}:
+        sock.close()
+        raise OSError(number, strerror(number))
+    return sock, number == EINPROGRESS
