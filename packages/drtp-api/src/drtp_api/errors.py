@@ -75,6 +75,10 @@ CATALOGUE: Final = _table(
     _E("DRTP-1010", "The port number is not valid.", "Use a number from 1 to 65535, or 0 for any.", _X.USAGE),
     _E("DRTP-1011", "The file is not what this command reads.", "Fix what the message names.", _X.BAD_DATA),
     _E("DRTP-1012", "This version does not support that yet.", "See --help for what it supports.", _X.USAGE),
+    _E("DRTP-1013", "A local cloud uses this state directory already.",
+       "Use the one that runs, stop it, or give another --state-dir.", _X.CONFIGURATION),
+    _E("DRTP-1014", "The local cloud cannot listen on a port.", "Choose another port, or 0 for any free one.",
+       _X.CONFIGURATION),
     # 2xxx: identity and control plane
     _E("DRTP-2001", "No control plane was found.",
        "Start one with `drtp local`, sign in with `datumctl login`, or give --api-url.", _X.UNAVAILABLE, True),
