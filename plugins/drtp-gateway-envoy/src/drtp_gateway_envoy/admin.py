@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -81,7 +81,7 @@ class Admin:
         Raises:
             AdminError: No answer.
         """
-        # Text readouts are a handful for each cluster; a filter over all statistics would look at a hundred.
+        # Text readouts are a handful; a filter over all statistics would look at a hundred for each cluster.
         return parse_stats(await self.get("/stats", type="TextReadouts", filter=r"version_text$"))
 
     async def rejections(self) -> dict[str, str]:
@@ -102,16 +102,14 @@ class Admin:
         # The entry of a listener that never worked has no name, so a filter by name would hide it.
         return refused_listeners(json.loads(await self.get("/config_dump", resource="dynamic_listeners")))
 
-    async def healthy_backends(self, services: Collection[str]) -> dict[str, int]:
-        """Return how many backends of each service Envoy would use now.
+    async def warming_clusters(self) -> frozenset[str]:
+        """Return the clusters that wait for the first check of their backends; until then an older one serves.
 
         Raises:
             AdminError: No answer.
         """
-        prefix, suffix = "cluster.", ".membership_healthy"
-        names = "|".join(re.escape(s) for s in sorted(services)) if len(services) <= 20 else ".*"
-        text = await self.get("/stats", type="Gauges", filter=rf"^cluster\.({names})\.membership_healthy$")
-        return {name[len(prefix) : -len(suffix)]: int(count) for name, count in parse_stats(text).items()}
+        dump = json.loads(await self.get("/config_dump", resource="dynamic_warming_clusters"))
+        return frozenset(entry.get("cluster", {}).get("name", "") for entry in dump.get("configs", ()))
 
     async def server_version(self) -> str:
         """Return Envoy's own description of its version: commit, number, build.

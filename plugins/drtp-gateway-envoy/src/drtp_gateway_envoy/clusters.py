@@ -1,8 +1,9 @@
 """Envoy clusters and endpoints: where visitors of a service are sent, and how dead edges are found out.
 
 Rules:
-- A cluster's text depends on the service's name and protocol alone: endpoints change in their own file, because a
-  changed cluster is rebuilt with new connection pools.
+- Endpoints stand in the cluster itself. Endpoints in a file of their own for each service (EDS) cost Envoy an inotify
+  instance each, and with the 129th, the common limit of a user, it aborts. A changed cluster is swapped when its first
+  health checks are done, and connections made through the old one live on.
 - An edge that is not ready is left out: when it comes back Envoy checks it at once, while a listed one waits its turn.
 """
 
@@ -17,7 +18,7 @@ from drtp_api.gateways import Backend
 from drtp_api.resources import Protocol
 from drtp_gateway_envoy.options import EnvoyOptions, duration, typed
 
-__all__ = ["TLV_SERVICE", "TLV_UNIQUE_ID", "cluster", "endpoints"]
+__all__ = ["TLV_SERVICE", "TLV_UNIQUE_ID", "cluster"]
 
 TLV_UNIQUE_ID: Final = 0x05
 """PROXY v2 ``PP2_TYPE_UNIQUE_ID``: the gateway's id of the visitor's connection."""
@@ -34,7 +35,8 @@ meets a closing connection. PROXY v2 ties a connection to one visitor, who may b
 def _health_check(options: EnvoyOptions) -> dict[str, Any]:
     interval = duration(options.health_check_interval)
     return {
-        "timeout": duration(max(options.connect_timeout, options.health_check_interval)),
+        # A new cluster is used when each backend was checked once: one that swallows must not hold it up for long.
+        "timeout": duration(options.connect_timeout),
         "interval": interval,
         # Envoy asks a cluster without traffic once a minute by default: the first visitor after a fault would find it.
         "no_traffic_interval": interval,
@@ -91,22 +93,22 @@ def _proxy_v2(service: str, run_id: str) -> dict[str, Any]:
 
 
 def cluster(
-    service: str, protocol: Protocol, endpoints_path: str, run_id: str, options: EnvoyOptions
+    service: str, protocol: Protocol, backends: Sequence[Backend], run_id: str, options: EnvoyOptions
 ) -> dict[str, Any]:
-    """Return the cluster of one service; its endpoints are read from ``endpoints_path``."""
+    """Return the cluster of one service with its ready backends.
+
+    Raises:
+        ValueError: A backend's address is not an IP address.
+    """
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), MANY)
     message: dict[str, Any] = typed(
         "config.cluster.v3.Cluster",
         name=service,
-        type="EDS",
+        type="STATIC",
         connect_timeout=duration(options.connect_timeout),
-        eds_cluster_config={
-            "service_name": service,
-            "eds_config": {"resource_api_version": "V3", "path_config_source": {"path": endpoints_path}},
-        },
+        load_assignment={"cluster_name": service, "endpoints": _endpoints(backends, protocol)},
         common_lb_config={"healthy_panic_threshold": {"value": 0}},
         circuit_breakers={"thresholds": [thresholds]},
-        ignore_health_on_host_removal=True,
     )
     if protocol is Protocol.UDP:
         return message
@@ -130,30 +132,20 @@ def cluster(
     return message
 
 
-def endpoints(service: str, backends: Sequence[Backend], protocol: Protocol) -> dict[str, Any]:
-    """Return the load assignment of one service: its ready backends by priority.
-
-    Raises:
-        ValueError: A backend's address is not an IP address.
-    """
+def _endpoints(backends: Sequence[Backend], protocol: Protocol) -> list[dict[str, Any]]:
     ready = sorted({b for b in backends if b.ready}, key=lambda b: (b.priority, b.address, b.port))
     localities = []
     # Priorities must be 0, 1, 2 without a gap, also when every backend of one is away.
     for rank, priority in enumerate(sorted({b.priority for b in ready})):
-        hosts = [
-            {
-                "endpoint": {
-                    "address": {
-                        "socket_address": {
-                            "protocol": "UDP" if protocol is Protocol.UDP else "TCP",
-                            "address": str(ipaddress.ip_address(b.address)),
-                            "port_value": b.port,
-                        }
-                    }
-                }
-            }
-            for b in ready
-            if b.priority == priority
-        ]
+        hosts = [_host(b, protocol) for b in ready if b.priority == priority]
         localities.append({"priority": rank, "locality": {"zone": f"p{rank}"}, "lb_endpoints": hosts})
-    return typed("config.endpoint.v3.ClusterLoadAssignment", cluster_name=service, endpoints=localities)
+    return localities
+
+
+def _host(backend: Backend, protocol: Protocol) -> dict[str, Any]:
+    socket_address = {
+        "protocol": "UDP" if protocol is Protocol.UDP else "TCP",
+        "address": str(ipaddress.ip_address(backend.address)),
+        "port_value": backend.port,
+    }
+    return {"endpoint": {"address": {"socket_address": socket_address}}}

@@ -12,27 +12,28 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from drtp_api.errors import DrtpError
 from drtp_api.gateways import Exposure, ExposureStatus, GatewayContext, GatewayInfo
-from drtp_api.resources import Protocol
 from drtp_api.statedir import ensure_directory
 from drtp_gateway_envoy.admin import AdminError
 from drtp_gateway_envoy.judge import LDS_STAT, Answers, blame, expected_versions, unconfirmed
 from drtp_gateway_envoy.options import HTTP_LISTENER, EnvoyOptions
 from drtp_gateway_envoy.process import EnvoyProcess
 from drtp_gateway_envoy.publish import Directory, first_round, second_round
-from drtp_gateway_envoy.render import CDS, LDS, Rendered, Settings, bootstrap, render
+from drtp_gateway_envoy.render import LDS, Rendered, Settings, bootstrap, render
 
 __all__ = ["EnvoyFactory", "EnvoyGateway"]
 
 PORT_ATTEMPTS: Final = 5
 """A free port may be taken between finding and binding it."""
-HEALTH_PATIENCE: Final = 0.5
-"""Seconds to wait for the first health check of a new backend, so that a visitor who comes at once finds it."""
+WARMING_MARGIN: Final = 0.5
+"""Seconds above one health check to wait for a new cluster, so that a visitor who comes at once is served."""
 
 
 def _free_port(host: str) -> int:
@@ -41,6 +42,15 @@ def _free_port(host: str) -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def _pauses() -> AsyncIterator[None]:
+    """Yield at once, and then after pauses that grow from a millisecond to fifty."""
+    pause = 0.001
+    while True:
+        yield
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
 
 
 class EnvoyGateway:
@@ -153,16 +163,13 @@ class EnvoyGateway:
         assert directory is not None
         previous = self._current
         changed = {file.path for file in directory.write(first_round(previous, rendered))}
-        expected = expected_versions(rendered, directory.versions)
+        expected = expected_versions(directory.versions)
         answers = await self._answers(expected, process)
         if LDS in changed and answers.refused:
             # Envoy tries a port again only when the file changes; forgetting its version makes the next apply do that.
             directory.versions.pop(LDS)
         faulty = blame(rendered, previous, expected, answers)
-        await self._first_checks(rendered, changed, process)
-        final, gone = second_round(directory.versions, rendered)
-        directory.write(final)
-        directory.remove(gone)
+        directory.write(second_round(rendered))
         self._current = rendered
         return faulty
 
@@ -170,50 +177,45 @@ class EnvoyGateway:
         """Ask Envoy until it runs with the expected versions, has refused one, or the patience ends."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.options.confirm_timeout
-        answers, pause, asked = Answers(versions={}), 0.001, 0
-        while True:
+        answers, asked = Answers(versions={}), 0
+        async for _ in _pauses():
             with contextlib.suppress(AdminError):
                 answers = Answers(versions=await process.admin.versions())
                 missing = unconfirmed(expected, answers.versions)
-                if not missing:
-                    return answers
                 asked += 1
                 # Counting rejections makes Envoy go through all its statistics: not in the first milliseconds.
-                if asked > 3:
+                if missing and asked > 3:
                     rejections = await process.admin.rejections()
                     rejected = self._newly(rejections, process.restarts) & missing
                     if missing <= rejected or (rejected and clock() > deadline):
                         self._counted = process.restarts, rejections
                         refused = await process.admin.refused_listeners() if LDS_STAT in rejected else {}
-                        return Answers(versions=answers.versions, rejected=rejected, refused=refused)
+                        answers = attrs.evolve(answers, rejected=rejected, refused=refused)
+                        missing -= rejected
+                if not missing:
+                    return attrs.evolve(answers, warming=await self._warming(process))
             if clock() > deadline:
-                return answers
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
+                break
+        return answers
+
+    async def _warming(self, process: EnvoyProcess) -> frozenset[str]:
+        """Wait until the new clusters are in use, and return those that are not when the patience ends.
+
+        Raises:
+            AdminError: No answer.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.options.connect_timeout + WARMING_MARGIN
+        async for _ in _pauses():
+            warming = await process.admin.warming_clusters()
+            if not warming or clock() > deadline:
+                break
+        return warming
 
     def _newly(self, rejections: Mapping[str, str], restarts: int) -> frozenset[str]:
         """Return the statistics of the files that were rejected since the last time they were counted."""
         before = self._counted[1] if self._counted[0] == restarts else {}
         return frozenset(name.rpartition(".")[0] for name, count in rejections.items() if before.get(name) != count)
-
-    async def _first_checks(self, rendered: Rendered, changed: set[str], process: EnvoyProcess) -> None:
-        """Wait, not for long, until every service with new backends has one that Envoy finds healthy."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + HEALTH_PATIENCE
-        waiting = {
-            plan.service
-            for plan in rendered.plans.values()
-            if plan.backends and plan.protocol is not Protocol.UDP and {plan.endpoints.path, CDS} & changed
-            and not (self._current is not None and self._current.plans.get(plan.service) == plan)
-        }  # fmt: skip
-        pause = 0.001
-        while waiting and clock() < deadline:
-            with contextlib.suppress(AdminError):
-                healthy = await process.admin.healthy_backends(waiting)
-                waiting = {service for service in waiting if not healthy.get(service)}
-            if waiting:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 0.05)
 
 
 class EnvoyFactory:

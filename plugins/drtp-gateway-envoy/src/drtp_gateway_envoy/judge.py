@@ -18,36 +18,31 @@ from drtp_api.resources import Protocol
 from drtp_gateway_envoy.options import HTTP_LISTENER, ROUTES
 from drtp_gateway_envoy.render import CDS, LDS, RDS, Rendered
 
-__all__ = ["LDS_STAT", "Answers", "blame", "expected_versions", "unconfirmed"]
+__all__ = ["CDS_STAT", "LDS_STAT", "RDS_STAT", "Answers", "blame", "expected_versions", "unconfirmed"]
 
+CDS_STAT: Final = "cluster_manager.cds"
 LDS_STAT: Final = "listener_manager.lds"
-_STATS: Final = {
-    CDS: "cluster_manager.cds",
-    LDS: LDS_STAT,
-    RDS: f"http.{HTTP_LISTENER}.rds.{ROUTES}",
-}
+RDS_STAT: Final = f"http.{HTTP_LISTENER}.rds.{ROUTES}"
+_STATS: Final = {CDS: CDS_STAT, LDS: LDS_STAT, RDS: RDS_STAT}
 
 
 @attrs.frozen(kw_only=True)
 class Answers:
-    """What Envoy said: versions in force and files rejected by statistic, listeners refused by name with the reason."""
+    """What Envoy said.
+
+    ``versions`` in force and files ``rejected`` by statistic; clusters still ``warming``; listeners ``refused`` by
+    name, with the reason.
+    """
 
     versions: Mapping[str, str]
     rejected: frozenset[str] = frozenset()
     refused: Mapping[str, str] = attrs.field(factory=dict)
+    warming: frozenset[str] = frozenset()
 
 
-def _cluster_stat(service: str) -> str:
-    # Envoy replaces the separator of its own notation in names.
-    return "cluster." + service.replace(":", "_")
-
-
-def expected_versions(rendered: Rendered, versions: Mapping[str, str]) -> dict[str, str]:
+def expected_versions(versions: Mapping[str, str]) -> dict[str, str]:
     """Return the version each statistic must report, given the version of every written file by path."""
-    expected = {f"{stat}.version_text": versions[path] for path, stat in _STATS.items() if path in versions}
-    for service, plan in rendered.plans.items():
-        expected[f"{_cluster_stat(service)}.version_text"] = plan.endpoints.version
-    return expected
+    return {f"{stat}.version_text": versions[path] for path, stat in _STATS.items() if path in versions}
 
 
 def unconfirmed(expected: Mapping[str, str], versions: Mapping[str, str]) -> frozenset[str]:
@@ -63,36 +58,30 @@ def _refused(message: str) -> ExposureStatus:
     return ExposureStatus(programmed=False, reason=reason, message=message, code=code)
 
 
+_LATE: Final = ExposureStatus(
+    programmed=False, reason="Unconfirmed", message="Envoy has not confirmed the configuration", code="DRTP-5002"
+)
+
+
 def blame(
     rendered: Rendered, previous: Rendered | None, expected: Mapping[str, str], answers: Answers
 ) -> dict[str, ExposureStatus]:
     """Return the status of every exposure that Envoy does not serve as rendered; the others are programmed."""
     missing = unconfirmed(expected, answers.versions)
-    if not missing:
-        return {}
-    statuses: dict[str, ExposureStatus] = {}
     old_clusters = previous.clusters if previous is not None else {}
-    late = ExposureStatus(
-        programmed=False, reason="Unconfirmed", message="Envoy has not confirmed the configuration", code="DRTP-5002"
-    )
-    listeners_rejected = _STATS[LDS] in answers.rejected
+    statuses: dict[str, ExposureStatus] = {}
     for service, plan in rendered.plans.items():
-        listener = plan.listener or HTTP_LISTENER
-        if (why := answers.refused.get(listener)) is not None:
+        is_http = plan.protocol is Protocol.HTTP
+        new_cluster = old_clusters.get(service) != rendered.clusters[service]
+        needed = {LDS_STAT, CDS_STAT} | ({RDS_STAT} if is_http else set())
+        if (why := answers.refused.get(plan.listener or HTTP_LISTENER)) is not None:
             statuses[service] = _refused(why)
-        elif _cluster_stat(service) in answers.rejected:
-            statuses[service] = _refused("its endpoints were rejected")
-        elif plan.protocol is Protocol.HTTP and _STATS[RDS] in missing & answers.rejected:
+        elif is_http and RDS_STAT in missing & answers.rejected:
             statuses[service] = _refused("the routes were rejected")
-        elif _STATS[CDS] in missing & answers.rejected and old_clusters.get(service) != rendered.clusters[service]:
-            statuses[service] = _refused("its cluster was rejected")
-        elif listeners_rejected and not answers.refused and plan.listener is not None:
+        elif new_cluster and CDS_STAT in missing & answers.rejected:
+            statuses[service] = _refused("the clusters were rejected")
+        elif not is_http and not answers.refused and LDS_STAT in missing & answers.rejected:
             statuses[service] = _refused("the listeners were rejected")
-        elif _cluster_stat(service) in missing or _waits(plan.protocol, missing - answers.rejected):
-            statuses[service] = late
+        elif needed & (missing - answers.rejected) or (service in answers.warming and service not in old_clusters):
+            statuses[service] = _LATE
     return statuses
-
-
-def _waits(protocol: Protocol, silent: frozenset[str]) -> bool:
-    """Return whether a shared file that this protocol needs is neither in force nor rejected."""
-    return _STATS[CDS] in silent or _STATS[RDS if protocol is Protocol.HTTP else LDS] in silent

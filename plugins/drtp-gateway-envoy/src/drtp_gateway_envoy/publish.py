@@ -1,7 +1,7 @@
 """Bringing a rendered configuration to Envoy's directory, in an order that is valid at every moment.
 
 Rules:
-- What is referred to comes first: endpoints, clusters, routes, listeners. What is no longer referred to goes last, in a
+- What is referred to comes first: clusters, routes, listeners. What is no longer referred to goes last, in a
   second round, once Envoy has confirmed the first: until then a visitor may still be routed to it.
 - A file is replaced by renaming over it, which is also what Envoy watches for; an unchanged file is not touched.
 - :func:`first_round` and :func:`second_round` decide; :class:`Directory` writes.
@@ -9,11 +9,11 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -22,26 +22,20 @@ from drtp_gateway_envoy.render import CDS, ConfigFile, Rendered, assemble
 
 __all__ = ["Directory", "first_round", "second_round"]
 
-FOLDERS = ("eds", "cds", "rds", "lds")
+FOLDERS: Final = ("cds", "rds", "lds")
 
 
 def first_round(old: Rendered | None, new: Rendered) -> list[ConfigFile]:
-    """Return the files of the new configuration in writing order; clusters of the old one stay for now."""
+    """Return the files of the new configuration in writing order; clusters that only the old one has stay for now."""
     kept = dict(old.clusters) if old is not None else {}
-    # The union keeps the order of names, so that a first round that removes nothing writes the final file.
+    # In the order of names, so that a first round that removes nothing writes the final file.
     merged = dict(sorted((kept | dict(new.clusters)).items()))
-    return [
-        *(plan.endpoints for plan in new.plans.values()),
-        assemble(CDS, merged.values()),
-        new.routes,
-        new.listener_file,
-    ]
+    return [assemble(CDS, merged.values()), new.routes, new.listener_file]
 
 
-def second_round(versions: Mapping[str, str], new: Rendered) -> tuple[list[ConfigFile], list[str]]:
-    """Return the final clusters file and the endpoint files to remove, given the version of every written file."""
-    used = {plan.endpoints.path for plan in new.plans.values()}
-    return [new.cluster_file], [path for path in versions if path.startswith("eds/") and path not in used]
+def second_round(new: Rendered) -> list[ConfigFile]:
+    """Return what to write once Envoy has confirmed the first round: the clusters without those no longer used."""
+    return [new.cluster_file]
 
 
 @attrs.define
@@ -98,10 +92,3 @@ class Directory:
                 raise
         except OSError as error:
             raise DrtpError("DRTP-1006", f"cannot write {target}: {error.strerror or error}") from error
-
-    def remove(self, paths: Iterable[str]) -> None:
-        """Remove files that Envoy no longer reads."""
-        for path in paths:
-            self.versions.pop(path, None)
-            with contextlib.suppress(OSError):
-                (self.root / path).unlink()

@@ -4,7 +4,7 @@ Rules:
 - A file's version is the digest of its content, so that an unchanged file is recognised without reading it.
 - One faulty exposure is left out and named; it never spoils the file of the others. Envoy refuses a whole route
   configuration for one duplicate host name, so everything it would refuse is found here.
-- EDS files hold one resource each, or Envoy rejects them; CDS and LDS files hold all.
+- An RDS file holds one resource, or Envoy rejects it; CDS and LDS files hold all.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 import attrs
 
-from drtp_api.gateways import Exposure, ExposureStatus
+from drtp_api.gateways import Backend, Exposure, ExposureStatus
 from drtp_api.resources import Protocol
 from drtp_gateway_envoy import clusters, listeners, routes
 from drtp_gateway_envoy.networks import Network, parse_networks
@@ -68,8 +67,6 @@ class Plan:
     service: str
     protocol: Protocol
     listener: str | None
-    endpoints: ConfigFile
-    backends: int
 
 
 @attrs.frozen(kw_only=True)
@@ -104,13 +101,6 @@ def _text(message: Mapping[str, Any]) -> str:
     return json.dumps(message, separators=(",", ":"))
 
 
-def _endpoints_path(service: str) -> str:
-    name = quote(service, safe="")
-    if len(name) > 200:
-        name = hashlib.sha256(service.encode()).hexdigest()
-    return f"eds/{name}.json"
-
-
 # Rendering a thousand services from nothing takes a noticeable pause; an edit renders what it touched.
 
 
@@ -120,14 +110,8 @@ def _networks(allow: tuple[str, ...] | None) -> tuple[Network, ...] | None:
 
 
 @functools.lru_cache(_CACHE)
-def _cluster(service: str, protocol: Protocol, settings: Settings) -> str:
-    path = str(settings.directory / _endpoints_path(service))
-    return _text(clusters.cluster(service, protocol, path, settings.run_id, settings.options))
-
-
-@functools.lru_cache(_CACHE)
-def _endpoints(service: str, backends: tuple[Any, ...], protocol: Protocol) -> ConfigFile:
-    return assemble(_endpoints_path(service), [_text(clusters.endpoints(service, backends, protocol))])
+def _cluster(service: str, protocol: Protocol, backends: tuple[Backend, ...], settings: Settings) -> str:
+    return _text(clusters.cluster(service, protocol, backends, settings.run_id, settings.options))
 
 
 @functools.lru_cache(_CACHE)
@@ -195,7 +179,7 @@ def render(exposures: Sequence[Exposure], settings: Settings) -> Rendered:
             faults[service] = _fault("DRTP-5004", "the service stands twice in the desired state")
             continue
         try:
-            eds = _endpoints(service, exposure.backends, protocol)
+            cluster = _cluster(service, protocol, exposure.backends, settings)
         except ValueError as error:
             faults[service] = _fault("DRTP-5004", f"backend: {error}")
             continue
@@ -211,11 +195,8 @@ def render(exposures: Sequence[Exposure], settings: Settings) -> Rendered:
             assert exposure.port is not None
             listener = listeners.listener_name(protocol.value, exposure.port)
             listener_texts[listener] = _listener(service, protocol, exposure.port, exposure.allow, settings)
-        cluster_texts[service] = _cluster(service, protocol, settings)
-        plans[service] = Plan(
-            service=service, protocol=protocol, listener=listener, endpoints=eds,
-            backends=sum(b.ready for b in set(exposure.backends)),
-        )  # fmt: skip
+        cluster_texts[service] = cluster
+        plans[service] = Plan(service=service, protocol=protocol, listener=listener)
     return Rendered(
         clusters=cluster_texts, listeners=listener_texts, routes=assemble(RDS, [_route_text(hosts)]),
         plans=plans, faults=faults,
