@@ -77,6 +77,8 @@ class Cloud:
         await stack.aclose()
 
     async def _start(self) -> dict[str, Any]:
+        # a plugin that is missing is said before anything is started
+        gateway, picker = self._plugins()
         ensure_directory(self.settings.state_dir)
         self._stack.callback(os.close, lock_directory(self._directory))
         state = open_state(self._directory)
@@ -92,7 +94,6 @@ class Cloud:
         state.save()
         imported = asyncio.create_task(asyncio.to_thread(importlib.import_module, "drtp_controller.registration.app"))
         await self._start_edges(options, state, kube)
-        gateway, picker = self._plugins()
         info = await self._start_gateway(gateway, http_port)
         await imported
         controller = self._start_controller(kube, gateway, info, picker, installation)
