@@ -150,11 +150,13 @@ class Sender:
         room = len(frame) - HEADER_SIZE
         fin = dry = False
         size = 0
+        # Bytes read earlier say nothing about the socket: only a short read of itself means that it is dry.
+        looked = splice.early is None
         try:
             size = splice.fill(frame[HEADER_SIZE:])
             if not size:
                 fin = True
-            elif size < room and splice.early is None:
+            elif size < room and looked:
                 if splice.hangup:
                     # The end is next; if it is there already it travels with the bytes.
                     more = splice.fill(frame[HEADER_SIZE + size :])
