@@ -135,7 +135,7 @@ async def load_kubeconfig_with_helpers(path: Path, *, context: str = "") -> Kube
     loaded = client.Configuration()
     load: Callable[..., Awaitable[None]] = config.load_kube_config
     await load(str(path), context=context or None, client_configuration=loaded)
-    header = loaded.get_api_key_with_prefix("authorization") or loaded.get_api_key_with_prefix("BearerToken")
+    header = loaded.api_key.get("BearerToken") or loaded.api_key.get("authorization")
     certificate = await asyncio.to_thread(_text, loaded.cert_file)
     key = await asyncio.to_thread(_text, loaded.key_file)
     return attrs.evolve(

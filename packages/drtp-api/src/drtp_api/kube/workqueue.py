@@ -69,13 +69,19 @@ class WorkQueue(Generic[K]):
             workers: how many keys are worked on at once.
         """
         running: set[asyncio.Task[None]] = set()
+
+        def finished(task: asyncio.Task[None]) -> None:
+            # only now is the worker free; waking the loop earlier would find none
+            running.discard(task)
+            self._changed.set()
+
         try:
             while True:
                 self._changed.clear()
                 while len(running) < workers and (key := self.state.next_key(self._clock())) is not None:
                     task = asyncio.create_task(self._work(key, reconcile))
                     running.add(task)
-                    task.add_done_callback(running.discard)
+                    task.add_done_callback(finished)
                 await self._wait()
         finally:
             for task in running:
