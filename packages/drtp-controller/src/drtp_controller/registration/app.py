@@ -74,12 +74,21 @@ STATUS_OF: Final = {
 def create_app(registrar: Registrar, authenticator: Authenticator, hub: Hub) -> Litestar:
     """Return the ASGI application."""
     routes = _Routes(registrar, authenticator, hub)
-    return Litestar(
+    return _Application(
         route_handlers=routes.handlers(),
         openapi_config=None,
+        logging_config=None,
         request_max_body_size=MAX_BODY_BYTES,
         exception_handlers={DrtpError: _refused, HTTPException: _not_found, Exception: _unforeseen},
     )
+
+
+class _Application(Litestar):
+    """Litestar without its optional plugins: we encode ourselves, and importing pydantic takes half a second."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[Any]) -> list[Any]:
+        return plugins
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
