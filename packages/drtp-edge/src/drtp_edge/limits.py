@@ -21,6 +21,17 @@ FD_RESERVE = 256
 """Descriptors kept free for the control plane, logs and tunnels: a crowd of visitors must not lock the operator out."""
 
 
+def descriptor_ceiling(reserve: int = FD_RESERVE) -> int:
+    """Return the descriptor number from which on visitors are turned away.
+
+    The kernel gives out the lowest free number, so the number of a new socket tells how many are in use.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 2**31
+    return max(soft - reserve, soft // 2)
+
+
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
     del instance
     if value <= 0:
@@ -62,18 +73,7 @@ class EdgeLimits:
     accept_timeout: float = attrs.field(default=10.0, validator=_positive)
     port_reservation: float = attrs.field(default=30.0, validator=_positive)
     drain: float = 60.0
-    descriptors: int = attrs.field(factory=lambda: descriptor_ceiling())
-
-
-def descriptor_ceiling(reserve: int = FD_RESERVE) -> int:
-    """Return the descriptor number from which on visitors are turned away.
-
-    The kernel gives out the lowest free number, so the number of a new socket tells how many are in use.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return 2**31
-    return max(soft - reserve, soft // 2)
+    descriptors: int = attrs.field(factory=descriptor_ceiling)
 
 
 @attrs.define
