@@ -329,7 +329,7 @@ class Tunnel(Handler):
         self._dispatch(self.engine.now())
         if self._closed:
             return
-        if self._sender.pump():
+        if self._sender.pump() or self._readable:
             self.engine.schedule(self)
         self._dispatch(self.engine.now())
         if self._closed:
@@ -510,6 +510,8 @@ class Tunnel(Handler):
     def socket_connected(self, splice: Splice) -> None:
         """Accept the stream, now that its socket is connected."""
         splice.connected = self.engine.now()
+        # A report that came while it was connecting was not used.
+        self.engine.rearm(splice.sock, read=True)
         if not splice.opener and not splice.accepted:
             splice.accepted = True
             self._conn.accept_stream(splice.stream_id)
