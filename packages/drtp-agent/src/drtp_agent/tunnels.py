@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Protocol, assert_never
 
 import attrs
@@ -23,13 +23,14 @@ from drtp_agent.dialler import DialFailure, Dialler
 from drtp_agent.events import ConnectedServer
 from drtp_agent.state import Identity
 from drtp_agent.streams import SeenStream, StreamWatches
+from drtp_agent.transports import Transports
 from drtp_api.dataplane.carrier import Carrier
 from drtp_api.dataplane.engine import Engine
 from drtp_api.dataplane.tunnel import StreamSummary, Tunnel
 from drtp_api.errors import DrtpError
 from drtp_api.grants import sign
 from drtp_api.registration import TunnelEndpoint, TunnelServer
-from drtp_api.transports import DialTarget, Transport
+from drtp_api.transports import DialTarget
 from drtp_protocol import (
     Auth,
     AuthMethod,
@@ -72,7 +73,7 @@ class TunnelContext(Protocol):
     identity: Identity
     dialler: Dialler
     watches: StreamWatches
-    transports: Mapping[str, Transport]
+    transports: Transports
 
     @property
     def service_key(self) -> str:
