@@ -62,16 +62,20 @@ class HeadReader:
             event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE or len(self.raw) > self.limit:
-                raise HeadError(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request's head exceeds {self.limit} bytes."
-                ) from error
+                raise self._too_large() from error
             raise HeadError(HTTPStatus.BAD_REQUEST, "This port speaks HTTP/1.1 in the clear.") from error
         if not isinstance(event, h11.Request):
             return None
+        # h11 minds its limit while the head is incomplete; one that came whole may be longer.
+        if len(self.raw) - len(self._connection.trailing_data[0]) > self.limit:
+            raise self._too_large()
         host = next((value for name, value in event.headers if name == b"host"), b"").decode("latin-1")
         if not host:
             raise HeadError(HTTPStatus.BAD_REQUEST, "The request names no host.")
         return host_name(host)
+
+    def _too_large(self) -> HeadError:
+        return HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request's head exceeds {self.limit} bytes.")
 
 
 def answer(status: HTTPStatus, text: str) -> bytes:
