@@ -10,6 +10,7 @@ What must not enter: caches, decisions about when to try again.
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -229,10 +230,11 @@ class HttpKube:
             KubeError: the server refused, or could not be reached (`Unavailable`).
         """
         headers = self._headers()
-        data: bytes | None = None
+        data: io.BytesIO | None = None
         if body is not None:
             headers["Content-Type"] = content_type
-            data = msgspec.json.encode(body)
+            # a file-like body is sent in pieces; one large piece would hold up the loop
+            data = io.BytesIO(msgspec.json.encode(body))
         with self._translated():
             async with self._open_session().request(
                 method,

@@ -11,7 +11,6 @@ What must not enter: HTTP, watching (see watching.py), how an object is merged (
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -164,7 +163,7 @@ class Api:
         if options.dry_run:
             return Outcome(obj, tuple(warnings), created=True)
         self._write(kind, obj)
-        result = copy.deepcopy(obj)
+        result = _copied(obj)
         self._gc.after_write(kind, obj)
         return Outcome(result, tuple(warnings), created=True)
 
@@ -292,13 +291,13 @@ class Api:
             raise precondition_failed(kind.resource, old, "uid", new["metadata"]["uid"])
         if subresource == "status":
             fields = new["metadata"].get("managedFields")
-            new = copy.deepcopy(old) | ({"status": new["status"]} if "status" in new else {})
+            new = _copied(old) | ({"status": new["status"]} if "status" in new else {})
             if fields is not None:
                 new["metadata"]["managedFields"] = fields
         elif kind.has_status:
             new.pop("status", None)
             if "status" in old:
-                new["status"] = copy.deepcopy(old["status"])
+                new["status"] = _copied(old["status"])
         metadata = new["metadata"]
         carry_over(old_metadata, metadata)
         metadata["resourceVersion"] = old_metadata["resourceVersion"]
@@ -319,7 +318,7 @@ class Api:
             self.drop(kind, new)
             return Outcome(new, tuple(warnings), removed=True)
         self._write(kind, new)
-        result = copy.deepcopy(new)
+        result = _copied(new)
         self._gc.after_write(kind, new)
         return Outcome(result, tuple(warnings))
 
@@ -392,9 +391,9 @@ class Api:
             key = Key(metadata.get("namespace", "") if kind.resource.namespaced else "", metadata["name"])
             record = self.store.get(kind.collection, key)
             if record is None:
-                self.create(SYSTEM_USER, kind, key.namespace or None, copy.deepcopy(document), options)
+                self.create(SYSTEM_USER, kind, key.namespace or None, _copied(document), options)
                 continue
-            new = record.decode() | {"spec": copy.deepcopy(document["spec"])}
+            new = record.decode() | {"spec": _copied(document["spec"])}
             self._replace(kind, record.decode(), new, options, "")
 
     # ---- helpers
@@ -511,6 +510,11 @@ def parse_version(text: str) -> int:
     if not text.isdecimal():
         raise BadRequest(f"invalid resource version: {text!r}")
     return int(text)
+
+
+def _copied(value: Any) -> Any:
+    # through JSON: several times faster than copy.deepcopy
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _mapping(body: Any) -> Obj:

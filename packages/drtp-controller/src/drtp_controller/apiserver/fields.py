@@ -251,7 +251,9 @@ def remove_path(value: Any, path: Path, schema: Schema | None) -> None:
             if same != key:
                 continue
             if rest:
-                remove_path(item, rest, (schema or {}).get("items"))
+                # an item that stays, for somebody else's fields, keeps what identifies it
+                if rest[0][2:] not in (list_map_keys(schema) or ()):
+                    remove_path(item, rest, (schema or {}).get("items"))
             else:
                 del value[index]
             return

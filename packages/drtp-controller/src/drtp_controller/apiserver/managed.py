@@ -168,9 +168,9 @@ def apply(live: Obj, config: Obj, schema: Schema, writer: Writer, *, force: bool
 
     changed, removed = compare(live_view, merged, schema)
     others = _take_over(others, intersection(union(changed, removed), wanted), force=force)
-    owned_by_others = [entry.get("fieldsV1") or {} for entry in others]
+    kept = [wanted, *(entry.get("fieldsV1") or {} for entry in others)]
     for entry in mine:
-        _remove_unwanted(merged, difference(entry.get("fieldsV1") or {}, wanted), owned_by_others, schema)
+        _remove_unwanted(merged, difference(entry.get("fieldsV1") or {}, wanted), kept, schema)
 
     unchanged = len(mine) == 1 and mine[0].get("fieldsV1") == wanted
     entry = mine[0] if unchanged else _entry(writer, APPLY, wanted)
@@ -206,11 +206,15 @@ def _take_over(others: list[Obj], touched: Fields, *, force: bool) -> list[Obj]:
     return left
 
 
-def _remove_unwanted(merged: Obj, unwanted: Fields, owned_by_others: Sequence[Fields], schema: Schema) -> None:
-    # children first, so that an item whose fields all went can go as a whole
-    for path in sorted(paths(unwanted), key=len, reverse=True):
-        if not any(covers(fields, path) for fields in owned_by_others):
-            remove_path(merged, path, schema)
+def _remove_unwanted(merged: Obj, unwanted: Fields, kept: Sequence[Fields], schema: Schema) -> None:
+    """Remove what nobody wants any more: whole items before their fields, which take the item's keys with them."""
+    removed: list[Path] = []
+    for path in sorted(paths(unwanted), key=len):
+        inside_removed = any(path[: len(done)] == done for done in removed)
+        if inside_removed or any(covers(fields, path) for fields in kept):
+            continue
+        remove_path(merged, path, schema)
+        removed.append(path)
 
 
 def _with_view(live: Obj, view: Obj) -> Obj:
