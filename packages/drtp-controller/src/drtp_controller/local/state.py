@@ -65,15 +65,17 @@ class CloudState:
         """Return the port for a use: the wanted one as it is, and for 0 the one of last time or a free one.
 
         Raises:
-            DrtpError: DRTP-5003; no port is free.
+            DrtpError: DRTP-1014; the wanted port cannot be had, or no port is free.
         """
-        if wanted:
-            return wanted
         try:
-            self.ports[use] = free_port(HOST, self.ports.get(use, 0))
+            port = free_port(HOST, wanted or self.ports.get(use, 0))
         except OSError as error:
-            raise DrtpError("DRTP-5003", f"no port is free on {HOST}: {error}") from error
-        return self.ports[use]
+            raise DrtpError("DRTP-1014", f"no port is free on {HOST}: {error}") from error
+        if wanted and port != wanted:
+            raise DrtpError("DRTP-1014", f"port {wanted} for {use} is in use or forbidden on {HOST}")
+        if not wanted:
+            self.ports[use] = port
+        return port
 
     def forget_port(self, use: str) -> None:
         """Choose another port next time: this one turned out to be taken."""

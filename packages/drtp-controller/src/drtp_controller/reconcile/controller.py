@@ -1,7 +1,8 @@
 """The controller: which change wakes which key, and what a key's reconcile does.
 
 Rules:
-- Keys are of three sorts: a server, a service, a connection. Their reconciles plan and write differences.
+- Keys are of four sorts: a server, a service, a connection, and the objects that all services share. Their
+  reconciles plan and write differences.
 - Ports, host names and lease times are books in memory, filled from what the API knows before anything is planned.
 What must not enter: HTTP, processes, the registration's rules.
 """
@@ -82,6 +83,7 @@ class Sort(enum.Enum):
     SERVER = "server"
     SERVICE = "service"
     CONNECTION = "connection"
+    SHARED = "shared gateway"
 
 
 class Work(NamedTuple):
@@ -121,12 +123,13 @@ class Controller:
                 group.create_task(reflector.run())
             await self.caches.synced()
             self._fill_books()
+            self.ready.set()
             await self.write_shared()
+            # what the gateway confirms of the objects that are there already must not look like a loss to them
+            await self.runtime.apply_once()
             group.create_task(self.runtime.run())
             group.create_task(self._expire())
             group.create_task(self.queue.run(self.reconcile))
-            self.runtime.touch()
-            self.ready.set()
 
     def applied(self, service: str) -> Applied | None:
         """Return what the gateway last said of a service, by its key."""
@@ -141,6 +144,8 @@ class Controller:
                 return await self._service(work.key)
             case Sort.CONNECTION:
                 return await self._connection(work.key)
+            case Sort.SHARED:
+                return await self.write_shared()
 
     def exposures(self) -> list[Exposure]:
         """Return what the gateway shall make reachable now."""
@@ -174,6 +179,7 @@ class Controller:
         self.caches.leases.subscribe(self._lease_changed)
         for index in self.caches.children.values():
             index.reflector.subscribe(self._child_changed)
+        self.caches.children[HTTP_ROUTES].reflector.subscribe(self._route_changed)
 
     def _server_changed(self, key: Key, old: Server | None, new: Server | None) -> None:
         self.queue.add(Work(Sort.SERVER, key))
@@ -221,6 +227,10 @@ class Controller:
                 if reference.get("kind") == "DRTPService":
                     self.queue.add(Work(Sort.SERVICE, Key(change.key.namespace, reference["name"])))
         self.runtime.touch()
+
+    def _route_changed(self, change: Change) -> None:
+        if change.old is None or change.new is None:
+            self.queue.add(Work(Sort.SHARED, Key("", "")))
 
     def _programmed(self, changed: Sequence[str]) -> None:
         """Take what the gateway says: a vended port that it cannot bind is replaced, the rest is reported."""
@@ -348,7 +358,7 @@ class Controller:
         await self.applier.status(DRTP_CONNECTIONS, raw, status)
         return None
 
-    async def write_shared(self) -> None:
+    async def write_shared(self) -> float | None:
         """Write the GatewayClass and the Gateway, and what we say of them."""
         now = self.clock()
         for resource, desired in plan_shared(self.config.gateway):
@@ -365,6 +375,7 @@ class Controller:
                 routes = len(self.caches.children[HTTP_ROUTES].reflector.cache)
                 status = gateway_status(current, host=self.config.front.host, routes=routes, now=now)
                 await self.applier.raw_status(resource, current, status)
+        return None
 
 
 def _as_seen_by_others(server: Server | None) -> tuple[object, ...] | None:

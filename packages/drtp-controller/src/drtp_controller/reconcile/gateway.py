@@ -56,8 +56,16 @@ class GatewayRuntime:
                 self._failures = 0
             elif not retry:
                 continue
-            self._last = exposures
-            self._take(exposures, await self._apply(exposures))
+            await self._apply_these(exposures)
+
+    async def apply_once(self) -> None:
+        """Apply what is desired now, before ``run`` begins."""
+        self._dirty.clear()
+        await self._apply_these(self._compute())
+
+    async def _apply_these(self, exposures: list[Exposure]) -> None:
+        self._last = exposures
+        self._take(exposures, await self._apply(exposures))
 
     async def _wait(self) -> bool:
         """Wait for a change, or for the time to try again; return whether it was the latter."""
