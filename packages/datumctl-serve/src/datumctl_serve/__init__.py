@@ -1,1 +1,1 @@
-"""The command datumctl-serve, a datumctl plugin: expose a local service."""
+"""The command ``datumctl-serve``: a face for ``drtp_agent``, and a plugin of datumctl."""
