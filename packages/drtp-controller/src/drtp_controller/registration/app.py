@@ -182,30 +182,30 @@ class _Routes:
             return _json(answer, 201)
 
         @post("/v1alpha1/connections/{name:str}/grants")
-        async def grants(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        async def grants(request: Request[Any, Any, Any]) -> Response[bytes]:
             routes.ready()
             body = read_body(await request.body(), GrantRequest)
-            return _json(await routes.registrar.renew(_namespace(request), name, body))
+            return _json(await routes.registrar.renew(_namespace(request), _name(request), body))
 
         @get("/v1alpha1/connections/{name:str}")
-        async def view(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
-            key = Key(_namespace(request), name)
+        async def view(request: Request[Any, Any, Any]) -> Response[bytes]:
+            key = Key(_namespace(request), _name(request))
             await routes.owner(request, key)
-            return _json(await routes.registrar.view(key.namespace, name))
+            return _json(await routes.registrar.view(*key))
 
         @get("/v1alpha1/connections/{name:str}/events")
-        async def events(request: Request[Any, Any, Any], name: str) -> Stream:
-            key = Key(_namespace(request), name)
+        async def events(request: Request[Any, Any, Any]) -> Stream:
+            key = Key(_namespace(request), _name(request))
             await routes.owner(request, key)
-            await routes.registrar.view(key.namespace, name)
+            await routes.registrar.view(*key)
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
             return Stream(routes.stream(key), media_type="text/event-stream", headers=headers)
 
         @delete("/v1alpha1/connections/{name:str}", status_code=204)
-        async def revoke(request: Request[Any, Any, Any], name: str) -> None:
-            key = Key(_namespace(request), name)
+        async def revoke(request: Request[Any, Any, Any]) -> None:
+            key = Key(_namespace(request), _name(request))
             await routes.owner(request, key)
-            await routes.registrar.revoke(key.namespace, name)
+            await routes.registrar.revoke(*key)
 
         return [servers, register, grants, view, events, revoke]
 
@@ -226,10 +226,10 @@ class _Routes:
             return _json(await services.create(routes.registrar.controller, body), 201)
 
         @post(["/v1alpha1/services/{name:str}/publish", "/v1alpha1/services/{name:str}/unpublish"], status_code=200)
-        async def publish(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        async def publish(request: Request[Any, Any, Any]) -> Response[bytes]:
             routes.ready()
             await routes.user(request)
-            target = read_message({"name": name, "namespace": _namespace(request)}, ServiceName)
+            target = read_message({"name": _name(request), "namespace": _namespace(request)}, ServiceName)
             public = request.url.path.endswith("/publish")
             return _json(await services.publish(routes.registrar.controller, target, public=public))
 
@@ -294,6 +294,10 @@ def _event(name: str, data: bytes) -> bytes:
 
 def _peer(request: Request[Any, Any, Any]) -> str | None:
     return request.client.host if request.client is not None else None
+
+
+def _name(request: Request[Any, Any, Any]) -> str:
+    return str(request.path_params["name"])
 
 
 def _namespace(request: Request[Any, Any, Any]) -> str:

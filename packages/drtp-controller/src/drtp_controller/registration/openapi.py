@@ -39,7 +39,7 @@ _ROUTES = (
            auth=(), refusals=(503,), namespaced=False),
     _Route("post", "/v1alpha1/connections", "Register an agent.", messages.RegisterResponse, 201,
            messages.RegisterRequest, ("bearer", ""), (400, 401, 403, 404, 409, 413, 503), namespaced=False),
-    _Route("post", f"{_CONNECTION}/grants", "Renew the grants of an agent.", messages.ConnectionGrants, 201,
+    _Route("post", f"{_CONNECTION}/grants", "Renew the grants of an agent.", messages.ConnectionGrants, 200,
            messages.GrantRequest, (), (400, 401, 404, 413, 503)),
     _Route("get", _CONNECTION, "Show a connection.", messages.ConnectionView, refusals=(400, 401, 404)),
     _Route("get", f"{_CONNECTION}/events", "Server-sent events: the connection now and whenever it changes.",
