@@ -86,6 +86,7 @@ class Clock(Core):
         sample = max(0.0, self._now - self._last_ping)
         self._rtt = RttEstimate.first(sample) if self._rtt is None else self._rtt.updated(sample)
         self._events.append(RttMeasured(sample, self._rtt.smoothed))
+        self._arm()  # the next PING is due before the death that was being waited for
         return True
 
     def _ping_at(self) -> float:
