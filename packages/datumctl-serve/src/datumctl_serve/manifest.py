@@ -6,11 +6,10 @@ What must not live here: anything else.
 
 from __future__ import annotations
 
-from typing import Final
 
-VERSION: Final = "0.1.0"
+VERSION = "0.1.0"
 
-MANIFEST: Final = (
+MANIFEST = (
     '{"name":"serve","version":"v' + VERSION + '","description":"Expose a local service through Datum Cloud",'
     '"min_datumctl_version":"v0.18.0","api_version":1,"min_api_version":1}'
 )

@@ -148,7 +148,7 @@ def _refuse_definition(values: dict[str, Any]) -> None:
     given = [f"--{n}" for n in ("public", "port", "hostname", "allow") if values[n]]
     if given:
         raise DrtpError("DRTP-1004", f"{', '.join(given)} belong to the service's definition",
-                        hint="Change the service with `datumctl-serve publish`, or serve without --service.")  # fmt: skip
+                        hint="Use `datumctl-serve publish`, or serve without --service.")  # fmt: skip
 
 
 def _plain(location: Location) -> bool:
