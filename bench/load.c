@@ -160,7 +160,7 @@ static int dial(int port, int flags) {
 static int bulk(int port, int streams, double seconds, int up) {
   int poll = epoll_create1(0);
   int *fds = calloc(streams, sizeof *fds);
-  uint64_t *moved = calloc(streams, sizeof *moved), total = 0;
+  uint64_t *moved = calloc(streams, sizeof *moved), total = 0, all = 0;
   for (int i = 0; i < streams; i++) {
     fds[i] = dial(port, 0);
     if (write(fds[i], up ? "S" : "G", 1) != 1) fail("write");
@@ -182,6 +182,7 @@ static int bulk(int port, int streams, double seconds, int up) {
       if (size < 0 && errno == EAGAIN) continue;
       if (size <= 0) fail("the stream ended");
       total += size;
+      all += size;
       moved[i] += size;
     }
   }
@@ -191,7 +192,8 @@ static int bulk(int port, int streams, double seconds, int up) {
     if (moved[i] < least) least = moved[i];
     if (moved[i] > most) most = moved[i];
   }
-  printf("{\"mbps\": %.1f, \"fairness\": %.2f}\n", total / elapsed / 1e6, most ? (double)least / most : 0.0);
+  printf("{\"mbps\": %.1f, \"fairness\": %.2f, \"bytes\": %llu}\n", total / elapsed / 1e6,
+         most ? (double)least / most : 0.0, (unsigned long long)all);
   return 0;
 }
 
@@ -233,7 +235,7 @@ static int rate(int port, int concurrency, double seconds) {
   int poll = epoll_create1(0), capacity = 1 << 20, count = 0;
   struct attempt *attempts = calloc(MAX_FD, sizeof *attempts);
   double *times = calloc(capacity, sizeof *times);
-  long done = 0, failed = 0;
+  long done = 0, failed = 0, all = 0;
   for (int i = 0; i < concurrency; i++) {
     int fd = dial(port, SOCK_NONBLOCK);
     attempts[fd] = (struct attempt){now(), -1};
@@ -265,6 +267,7 @@ static int rate(int port, int concurrency, double seconds) {
         if (size <= 0) failed++;
         else {
           done++;
+          all++;
           if (count < capacity) times[count++] = now() - attempt->started;
         }
       }
@@ -274,8 +277,9 @@ static int rate(int port, int concurrency, double seconds) {
       watch(poll, fd, EPOLLOUT, fd, EPOLL_CTL_ADD);
     }
   }
-  char before[96];
-  snprintf(before, sizeof before, "\"rate\": %.0f, \"failed\": %ld, ", done / (now() - started), failed);
+  char before[128];
+  snprintf(before, sizeof before, "\"rate\": %.0f, \"failed\": %ld, \"connections\": %ld, ",
+           done / (now() - started), failed, all);
   if (!count) count = 1;
   print_times(times, count, before);
   return 0;

@@ -15,7 +15,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chains import Chain
@@ -50,13 +50,17 @@ def run_load(load: Path, *arguments: str | float) -> dict:
 
 
 def bulk(streams: int, direction: str) -> Measurement:
-    """Megabytes a second over some streams, ``up`` (visitor to service) or ``down``."""
-    column = Column(f"bulk {streams} {direction}", "MB/s", True)
+    """Megabytes a second over some streams, ``up`` (visitor to service) or ``down``, and what a GiB costs the chain."""
+    speed = Column(f"bulk {streams} {direction}", "MB/s", True)
+    cost = Column("cpu", "s/GiB", False, 2)
 
     def run(load: Path, chain: Chain, seconds: float) -> Values:
-        return {column.name: run_load(load, "bulk", chain.port, streams, seconds, direction)["mbps"]}
+        before = cpu_seconds(chain.pids.values())
+        result = run_load(load, "bulk", chain.port, streams, seconds, direction)
+        spent = cpu_seconds(chain.pids.values()) - before
+        return {speed.name: result["mbps"], f"{speed.name} cpu": spent * 2**30 / result["bytes"]}
 
-    return Measurement((column,), run)
+    return Measurement((speed, replace(cost, name=f"{speed.name} cpu")), run)
 
 
 def ping() -> Measurement:
@@ -92,16 +96,18 @@ def ping_beside(streams: int) -> Measurement:
 
 
 def rate(concurrency: int) -> Measurement:
-    """New connections a second, each with a request and an answer."""
-    column = Column(f"conn/s {concurrency}", "1/s", True)
+    """New connections a second, each with a request and an answer, and what one costs the chain."""
+    columns = Column(f"conn/s {concurrency}", "1/s", True), Column(f"conn {concurrency} cpu", "us", False)
 
     def run(load: Path, chain: Chain, seconds: float) -> Values:
+        before = cpu_seconds(chain.pids.values())
         result = run_load(load, "rate", chain.port, concurrency, seconds)
+        spent = cpu_seconds(chain.pids.values()) - before
         if result["failed"]:
             raise RuntimeError(f"{chain.name}: {result['failed']} connections failed")
-        return {column.name: result["rate"]}
+        return {columns[0].name: result["rate"], columns[1].name: spent * 1e6 / max(1, result["connections"])}
 
-    return Measurement((column,), run)
+    return Measurement(columns, run)
 
 
 def memory(count: int) -> Measurement:
@@ -136,6 +142,17 @@ def pss_kib(pid: int) -> float:
     raise RuntimeError(f"process {pid} has no Pss")
 
 
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the processor time that processes have used, by the scheduler's own clock.
+
+    The tick-based counters of ``/proc/PID/stat`` are too coarse for short runs.
+    """
+    total = 0.0
+    for pid in pids:
+        total += sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    return total / 1e9
+
+
 class LoadMeter:
     """Says how many processors others kept busy meanwhile; their share is noise in every number."""
 
@@ -156,8 +173,4 @@ class LoadMeter:
         return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
 
     def _own(self) -> float:
-        total = sum(os.times()[:4])
-        for pid in self.pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return total
+        return sum(os.times()[:4]) + cpu_seconds(self.pids)

@@ -22,7 +22,6 @@ from pathlib import Path
 from drtp_api.dataplane.dial import start_connect
 from drtp_api.dataplane.engine import Engine, create_engine
 from drtp_api.dataplane.listen import Listener, bind_tcp
-from drtp_api.dataplane.sockopt import tune_stream
 from drtp_api.dataplane.testing import SERVICE, TrustingEnd, make_certificate
 from drtp_api.transports import DialTarget, ListenConfig
 from drtp_protocol import Address, ConnectionEstablished, Limits, OpenMetadata, Role, StreamOpened
@@ -33,7 +32,6 @@ class Edge(TrustingEnd):
     """Opens a stream for every visitor."""
 
     def visitor(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        tune_stream(sock)
         stream_id = self.tunnel.open(OpenMetadata(service=SERVICE, source=Address(socket.inet_aton(peer[0]), peer[1])))
         self.tunnel.attach(stream_id, sock)
 

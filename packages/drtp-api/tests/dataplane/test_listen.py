@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from drtp_api.dataplane.listen import Listener, bind_tcp
+from drtp_api.dataplane.sockopt import STREAM_USER_TIMEOUT
 
 
 async def until(condition):
@@ -155,3 +156,14 @@ def test_processes_can_share_a_port_if_both_say_so():
     second = bind_tcp(*first.getsockname(), reuse_port=True)
     first.close()
     second.close()
+
+
+def test_accepted_sockets_inherit_the_options_of_streams():
+    listener = bind_tcp("127.0.0.1", 0)
+    with socket.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == STREAM_USER_TIMEOUT * 1000
+        accepted.close()
+    listener.close()

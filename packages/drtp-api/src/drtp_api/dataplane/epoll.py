@@ -26,7 +26,6 @@ from drtp_api.dataplane.engine import (
     TimerHandle,
     file_number,
     loop_error_sink,
-    monotonic,
 )
 
 _BATCH = 128
@@ -57,6 +56,7 @@ class EpollEngine:
     """
 
     edge_triggered = True
+    now = staticmethod(time.monotonic)
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, spin_us: int = 0, on_error: ErrorSink | None = None) -> None:
         if not available():
@@ -96,10 +96,10 @@ class EpollEngine:
         self._epoll.register(number, self._mask)
         self._handlers[number] = handler
 
-    def remove(self, sock: socket | int) -> None:
-        """Stop watching a descriptor."""
+    def remove(self, sock: socket | int, *, closing: bool = False) -> None:
+        """Stop watching a descriptor; the kernel forgets closed ones by itself."""
         number = file_number(sock)
-        if self._handlers.pop(number, None) is not None:
+        if self._handlers.pop(number, None) is not None and not closing:
             self._epoll.unregister(number)
 
     def replace(self, sock: socket | int, handler: Handler) -> None:
@@ -120,10 +120,6 @@ class EpollEngine:
     def call_later(self, delay: float, callback: Callable[[], None]) -> TimerHandle:
         """Call ``callback`` in ``delay`` seconds."""
         return self._loop.call_later(delay, callback)
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return monotonic()
 
     def close(self) -> None:
         """Stop watching everything."""

@@ -27,7 +27,7 @@ from socket import (
 from typing import Any
 
 from drtp_api.dataplane.engine import Engine, Handler, TimerHandle
-from drtp_api.dataplane.sockopt import reset_close
+from drtp_api.dataplane.sockopt import reset_close, tune_listener
 
 BACKLOG = 4096
 """Connections the kernel may queue; it lowers this to its own limit."""
@@ -45,7 +45,7 @@ OnAccept = Callable[[socket, Any], None]
 
 
 def bind_tcp(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKLOG) -> socket:
-    """Return a non-blocking listening TCP socket.
+    """Return a non-blocking listening TCP socket, whose connections are tuned as by :func:`tune_stream`.
 
     Args:
         host: an IPv4 or IPv6 address.
@@ -65,6 +65,7 @@ def bind_tcp(host: str, port: int, *, reuse_port: bool = False, backlog: int = B
         if family == AF_INET6:
             sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
         sock.bind((host, port))
+        tune_listener(sock)
         sock.listen(backlog)
         sock.setblocking(False)
     except BaseException:

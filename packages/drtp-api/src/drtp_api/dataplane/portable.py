@@ -10,6 +10,7 @@ What must not live here: anything the other engine does not promise.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from socket import socket
@@ -21,7 +22,6 @@ from drtp_api.dataplane.engine import (
     TimerHandle,
     file_number,
     loop_error_sink,
-    monotonic,
 )
 
 
@@ -34,6 +34,7 @@ class PortableEngine:
     """
 
     edge_triggered = False
+    now = staticmethod(time.monotonic)
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, on_error: ErrorSink | None = None) -> None:
         self._loop = loop
@@ -64,7 +65,7 @@ class PortableEngine:
         self._handlers[number] = handler
         self.rearm(number, read=True, write=True)
 
-    def remove(self, sock: socket | int) -> None:
+    def remove(self, sock: socket | int, *, closing: bool = False) -> None:  # noqa: ARG002 - asyncio must be told
         """Stop watching a descriptor."""
         number = file_number(sock)
         if self._handlers.pop(number, None) is not None:
@@ -97,10 +98,6 @@ class PortableEngine:
     def call_later(self, delay: float, callback: Callable[[], None]) -> TimerHandle:
         """Call ``callback`` in ``delay`` seconds."""
         return self._loop.call_later(delay, callback)
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return monotonic()
 
     def close(self) -> None:
         """Stop watching everything."""

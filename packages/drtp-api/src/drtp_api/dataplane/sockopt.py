@@ -48,11 +48,20 @@ def tune_stream(sock: socket.socket, *, keepalive: bool = False) -> None:
     ``keepalive`` costs five more calls; use it where connections live long.
     """
     sock.setblocking(False)
-    if _is_tcp(sock):
-        _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _set(sock, socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(STREAM_USER_TIMEOUT * 1000))
-        if keepalive:
-            tune_keepalive(sock, idle=60, interval=15, count=4)
+    tune_listener(sock)
+    if keepalive:
+        tune_keepalive(sock, idle=60, interval=15, count=4)
+
+
+def tune_listener(sock: socket.socket) -> None:
+    """Give a listening socket the options of :func:`tune_stream`; what it accepts inherits them without a call each."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _TCP_USER_TIMEOUT is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(STREAM_USER_TIMEOUT * 1000))
+    except OSError:
+        # Not TCP; asking for the family first would cost more than trying.
+        return
 
 
 def tune_tunnel(

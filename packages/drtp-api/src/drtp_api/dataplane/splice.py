@@ -247,7 +247,7 @@ class Splice(Handler):
         """Close the socket, with an RST where the stream did not end well."""
         self.dead = True
         self.leftover = self.early = self.retained = None
-        self.tunnel.engine.remove(self.sock)
+        self.tunnel.engine.remove(self.sock, closing=True)
         if reset:
             reset_close(self.sock)
         else:

@@ -230,8 +230,8 @@ class Tunnel(Handler):
             splice.receive_fin()
         if not connecting:
             self.socket_connected(splice)
-            if opener or watched or early:
-                # Visitors tend to speak first, so their bytes may travel with OPEN.
+            if watched or early:
+                # Its report went to an earlier handler, or there is something to send for certain.
                 splice.wanted = True
                 self._conn.want_send(stream_id)
         self.wake()
@@ -326,9 +326,8 @@ class Tunnel(Handler):
             return
         if self._readable:
             self._receive()
-        self._dispatch(self.engine.now())
-        if self._closed:
-            return
+            if self._closed:
+                return
         if self._sender.pump() or self._readable:
             self.engine.schedule(self)
         self._dispatch(self.engine.now())
@@ -445,7 +444,8 @@ class Tunnel(Handler):
                 self._tell(event)
 
     def _tell(self, event: Event) -> None:
-        """Tell the handler of an event; contain what it raises."""
+        """Tell the handler of an event; contain what it raises. What it has done may need to be sent."""
+        self.engine.schedule(self)
         try:
             self._handler.on_tunnel_event(self, event)
         except Exception as error:
@@ -503,8 +503,7 @@ class Tunnel(Handler):
 
     def bytes_left(self, stream_id: int, size: int) -> None:
         """Return credit for bytes that a socket took after refusing them first."""
-        with contextlib.suppress(LocalProtocolError):
-            self._conn.acknowledge(stream_id, size, now=self.engine.now())
+        self._conn.acknowledge(stream_id, size, now=self.engine.now())
         self.engine.schedule(self)
 
     def socket_connected(self, splice: Splice) -> None:
