@@ -252,7 +252,7 @@ def test_the_tunnel_of_an_agent_is_written_into_its_connection_and_visitors_reac
         await here.until(connected)
         entry = await here.entry()
         assert (entry["role"], entry["podIP"], entry["transport"]) == ("Primary", "127.0.0.1", "tcp")
-        reader, writer = await here.visit()
+        _, writer = await here.visit()
         sessions = (await here.page("/sessions")).json()
         assert sessions["tunnels"][0]["connection"] == CONNECTION
         assert len(sessions["tunnels"][0]["streams"]) == 1

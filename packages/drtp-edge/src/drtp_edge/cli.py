@@ -57,9 +57,10 @@ def main(**options: Any) -> None:
     """
     from drtp_api.errors import DrtpError
 
-    _configure_log(options["log_format"], verbose=options["verbose"])
     try:
-        code = _run(_config(options))
+        config = _config(options)
+        _configure_log(options["log_format"], verbose=options["verbose"])
+        code = _run(config)
     except DrtpError as error:
         if options["debug"]:
             raise

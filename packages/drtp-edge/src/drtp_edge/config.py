@@ -17,10 +17,19 @@ from typing import Any
 import attrs
 
 from drtp_api.errors import DrtpError
-from drtp_edge.intake import Network
 from drtp_edge.ports import PortRange
 
-__all__ = ["DaemonConfig", "HostPort", "parse_coordinates", "parse_gateways", "parse_ports", "parse_transports"]
+__all__ = [
+    "DaemonConfig",
+    "HostPort",
+    "Network",
+    "parse_coordinates",
+    "parse_gateways",
+    "parse_ports",
+    "parse_transports",
+]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LATITUDE = re.compile(r"[+-]?([0-9]|[1-8][0-9])(\.[0-9]{1,8})?|[+-]?90(\.0{1,8})?")
 _LONGITUDE = re.compile(r"[+-]?([0-9]|[1-9][0-9]|1[0-7][0-9])(\.[0-9]{1,8})?|[+-]?180(\.0{1,8})?")

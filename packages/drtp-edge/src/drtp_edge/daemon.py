@@ -252,6 +252,7 @@ class Daemon:
         left = self.edge.stats.visitors_now
         await self.edge.close()
         if self.registration is not None:
+            self.registration.server_changed(urgent=True)
             last = asyncio.ensure_future(self.registration.flush(_LAST_WRITES))
             second = asyncio.ensure_future(self.stop_now.wait())
             await asyncio.wait([last, second], return_when=asyncio.FIRST_COMPLETED)

@@ -21,10 +21,11 @@ from drtp_api.dataplane.engine import Engine
 from drtp_api.observe import ObservedEvent, TunnelDown, TunnelUp, VisitorClosed, VisitorDenied
 from drtp_api.transports import ListenConfig, Transport, TransportListener
 from drtp_edge.catalog import Catalog
+from drtp_edge.config import Network
 from drtp_edge.dataports import DataPorts
 from drtp_edge.direct import DirectPorts
 from drtp_edge.gate import Gate
-from drtp_edge.intake import Intake, Network
+from drtp_edge.intake import Intake
 from drtp_edge.limits import EdgeLimits, LimitHits
 from drtp_edge.metrics import EdgeStats
 from drtp_edge.objects import BindingFacts

@@ -11,7 +11,6 @@ What must not live here: listening, and who may visit.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from socket import socket
 from typing import Any
@@ -21,6 +20,7 @@ import attrs
 from drtp_api.acl import normalise_ip
 from drtp_api.dataplane.engine import Engine, Handler
 from drtp_api.dataplane.sockopt import reset_close, tune_stream
+from drtp_edge.config import Network
 from drtp_edge.deadlines import Deadlines
 from drtp_edge.limits import EdgeLimits, LimitHits
 from drtp_edge.metrics import EdgeStats
@@ -35,8 +35,6 @@ _V2_BEGINS = b"\r"
 """The first byte tells the versions apart. Version 1 has no LOCAL, so probes could not be told from visitors."""
 
 _UNKNOWN = Address(b"", 0)
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @attrs.define(kw_only=True, eq=False)
