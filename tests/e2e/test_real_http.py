@@ -19,7 +19,7 @@ import attrs
 import pytest
 import websockets
 
-from drtp_testkit.cloud import LocalCloud
+from drtp_testkit.cloud import LocalCloud, Serve
 
 from .conftest import Nginx, program
 
@@ -101,9 +101,7 @@ def test_a_websocket_echoes_through_the_tunnel(cloud: LocalCloud) -> None:
 
         async with websockets.serve(echo, "127.0.0.1", 0, compression=None) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            serve = await asyncio.to_thread(
-                lambda: cloud.serve(f"localhost:{port}", "--public", "--name", "ws").__enter__()
-            )
+            serve = Serve(cloud.state_dir, f"localhost:{port}", "--public", "--name", "ws")
             try:
                 site = Site.of(await asyncio.to_thread(serve.ready))
                 uri = f"ws://{site.name}:{site.port}/"

@@ -140,13 +140,13 @@ class EventProcess:
         return code
 
     def stop(self, *, timeout: float = 40.0) -> int:
-        """End the process politely, then by force; return its exit code."""
+        """End the process politely, then by force; return its exit code. Idempotent."""
         if self.running:
             self.signal(signal.SIGTERM)
-            try:
-                return self.wait(timeout=timeout)
-            except CloudError:
-                self._process.kill()
+            with contextlib.suppress(CloudError):
+                self.wait(timeout=timeout)
+        if self.running:
+            self._process.kill()
         code = self.wait(timeout=10)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
