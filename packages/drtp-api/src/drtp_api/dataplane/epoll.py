@@ -6,7 +6,7 @@ Rules:
   ``call_soon`` while work is left, so that the control plane in the same loop is never starved.
 - An event that was polled is delivered: the kernel will not repeat it.
 - Spinning is a bet on the peer answering within microseconds. It is made only after productive turns and only while
-  it keeps paying, and it yields the processor each time round.
+  it keeps paying; it yields the processor each time round, and ends where the processor turns out to be wanted.
 
 What must not live here: what handlers do with readiness.
 """
@@ -204,15 +204,21 @@ class EpollEngine:
             while True:
                 give_way()
                 events = poll(0, _BATCH)
-                if events:
+                now = clock()
+                if events or now >= end:
                     break
-                if clock() >= end:
-                    self._lost_bets = min(self._lost_bets + 1, _MAX_BACKOFF)
-                    self._turns_to_skip = (1 << self._lost_bets) - 1
-                    return
-            self._lost_bets = 0
-            self._turn(events)
-            if self._ready:
+            if now > end + 4 * self._spin:
+                # Somebody else wanted the processor and had it for a while: there is none to burn.
+                self._lost_bets = _MAX_BACKOFF
+            elif events:
+                self._lost_bets = 0
+            else:
+                self._lost_bets = min(self._lost_bets + 1, _MAX_BACKOFF)
+            if self._lost_bets:
+                self._turns_to_skip = (1 << self._lost_bets) - 1
+            if events:
+                self._turn(events)
+            if self._lost_bets or self._ready:
                 return
             now = clock()
             if now >= hold:
