@@ -91,6 +91,20 @@ def http_client(
     return HttpKube(KubeConfig(server.url, token=token, ca_pem=pem), field_manager="test")
 
 
+@attrs.frozen
+class Embedded:
+    """How to make servers and clients."""
+
+    make_server: Callable[..., EmbeddedApiServer]
+    http_client: Callable[..., HttpKube]
+    tokens: dict[str, User]
+
+
+@pytest.fixture
+def embedded() -> Embedded:
+    return Embedded(make_server, http_client, TOKENS)
+
+
 @pytest.fixture
 def store(tmp_path):
     made = Store(tmp_path / "store.sqlite")
