@@ -117,7 +117,7 @@ def _bounded(entries: list[Obj]) -> list[Obj]:
     excess = len(updates) - MAX_UPDATE_MANAGERS
     if excess <= 0:
         return entries
-    oldest = sorted(updates, key=lambda entry: str(entry.get("time", "")))[: excess + 1]
+    oldest = sorted(updates, key=lambda entry: (entry["manager"] != _ANCIENT, str(entry.get("time", ""))))[: excess + 1]
     fields: Fields = {}
     for entry in oldest:
         fields = union(fields, entry.get("fieldsV1") or {})
