@@ -28,6 +28,7 @@ NOTSENT_LOWAT = 128 * 1024
 """Unsent bytes in the kernel beyond which a tunnel is not writable, so that control frames stay quick."""
 
 _RESET = struct.pack("ii", 1, 0)
+_ORDERLY = struct.pack("ii", 0, 0)
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
@@ -94,10 +95,25 @@ def tune_keepalive(sock: socket.socket, *, idle: int, interval: int, count: int)
     _set(sock, socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), count)
 
 
-def reset_close(sock: socket.socket) -> None:
-    """Close with a real RST, so that the peer cannot take a truncated stream for a whole one."""
+def arm_reset(sock: socket.socket) -> None:
+    """Let the kernel reset the connection if this process dies: a killed process must not look like a clean end.
+
+    From now on only :func:`orderly_close` ends it with FIN.
+    """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def orderly_close(sock: socket.socket) -> None:
+    """Close with FIN after what is still to be sent, also after :func:`arm_reset`."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
+    sock.close()
+
+
+def reset_close(sock: socket.socket) -> None:
+    """Close with a real RST, so that the peer cannot take a truncated stream for a whole one."""
+    arm_reset(sock)
     sock.close()
 
 

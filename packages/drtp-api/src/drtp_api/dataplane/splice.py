@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from drtp_api.dataplane.engine import Handler
-from drtp_api.dataplane.sockopt import pending_error, reset_close
+from drtp_api.dataplane.sockopt import arm_reset, orderly_close, pending_error, reset_close
 from drtp_protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Splice(Handler):
     )
 
     def __init__(self, tunnel: "Tunnel", stream_id: int, sock: socket, *, opener: bool, now: float) -> None:
+        arm_reset(sock)
         self.scheduled = False
         self.tunnel = tunnel
         self.stream_id = stream_id
@@ -251,7 +252,7 @@ class Splice(Handler):
         if reset:
             reset_close(self.sock)
         else:
-            self.sock.close()
+            orderly_close(self.sock)
 
     def summary(
         self,
