@@ -122,25 +122,42 @@ def decide_all(backends: Sequence[AclBackend], visitor: Visitor) -> Decision | a
         try:
             answer = backend.decide(visitor)
         except Exception as error:
-            answer = Decision(Verdict.DENY, f"{backend.name}/error", f"{type(error).__name__}: {error}")
-        if isinstance(answer, Decision):
-            decisions.append(answer)
-        else:
+            answer = Decision(Verdict.DENY, f"{_name(backend)}/error", f"{type(error).__name__}: {error}")
+        if isinstance(answer, asyncio.Future):
             waiting.append((backend, answer))
+        else:
+            decisions.append(_checked(backend, answer))
     if not waiting:
         return combine(decisions)
     return asyncio.ensure_future(_gather(decisions, waiting))
 
 
+def _name(backend: AclBackend) -> str:
+    return str(getattr(backend, "name", None) or type(backend).__name__)
+
+
+def _checked(backend: AclBackend, answer: object) -> Decision:
+    """Return the answer if it is a decision; anything else, which the types forbid but a plugin may do, denies."""
+    if isinstance(answer, Decision) and isinstance(answer.verdict, Verdict):
+        return answer
+    return Decision(Verdict.DENY, f"{_name(backend)}/error", f"answered with {type(answer).__name__}, not a decision")
+
+
 async def _gather(decisions: list[Decision], waiting: list[tuple[AclBackend, asyncio.Future[Decision]]]) -> Decision:
-    done, _ = await asyncio.wait([future for _, future in waiting], timeout=DECISION_TIMEOUT)
-    for backend, future in waiting:
-        if future not in done:
+    futures = [future for _, future in waiting]
+    try:
+        await asyncio.wait(futures, timeout=DECISION_TIMEOUT)
+        for backend, future in waiting:
+            name = _name(backend)
+            if not future.done():
+                decisions.append(Decision(Verdict.DENY, f"{name}/timeout", f"no answer in {DECISION_TIMEOUT} s"))
+            elif future.cancelled() or future.exception() is not None:
+                cause = "cancelled" if future.cancelled() else repr(future.exception())
+                decisions.append(Decision(Verdict.DENY, f"{name}/error", cause))
+            else:
+                decisions.append(_checked(backend, future.result()))
+        return combine(decisions)
+    finally:
+        # Also when the visitor left meanwhile and nobody waits for the decision any more.
+        for future in futures:
             future.cancel()
-            decisions.append(Decision(Verdict.DENY, f"{backend.name}/timeout", f"no answer in {DECISION_TIMEOUT} s"))
-        elif future.cancelled() or future.exception() is not None:
-            cause = "cancelled" if future.cancelled() else repr(future.exception())
-            decisions.append(Decision(Verdict.DENY, f"{backend.name}/error", cause))
-        else:
-            decisions.append(future.result())
-    return combine(decisions)

@@ -89,6 +89,9 @@ _LIST_MAPS: Final = {
     "endpoints": None,
     "rules": ["name"],
 }
+_KEYWORDS: Final = {
+    "type", "description", "enum", "minimum", "maximum", "pattern", "minLength", "maxLength", "minItems", "maxItems",
+}  # fmt: skip
 _SET_LISTS: Final = {"hostnames", "edgeAllowlistCIDRs", "enforceAt"}
 
 
@@ -100,10 +103,7 @@ def _structural(schema: Any, defs: dict[str, Any]) -> dict[str, Any]:
     if "anyOf" in schema:
         (only,) = [s for s in schema["anyOf"] if s != {"type": "null"}]
         return _structural(only, defs)
-    out: dict[str, Any] = {
-        k: v for k, v in schema.items()
-        if k in {"type", "description", "enum", "minimum", "maximum", "pattern", "minLength", "maxLength", "minItems", "maxItems"}
-    }  # fmt: skip
+    out: dict[str, Any] = {k: v for k, v in schema.items() if k in _KEYWORDS}
     if "enum" in out:
         out["type"] = "string"
     if out.get("type") == "object":
@@ -128,7 +128,7 @@ def _structural(schema: Any, defs: dict[str, Any]) -> dict[str, Any]:
 
 def _default(schema: dict[str, Any]) -> dict[str, Any]:
     default = schema.get("default")
-    if default is None or default == () or default == []:
+    if default in (None, (), []):
         return {}
     if isinstance(default, dict):
         return {"default": {}}

@@ -115,15 +115,30 @@ def load_plugins(
             continue
         dist = entry_point.dist
         origin = (dist.name, dist.version) if dist is not None else (entry_point.value, "unknown")
+        before = {key: registry.snapshot() for key, registry in registries.items()}
+        watchers = len(observers)
         try:
             hooks = _register(entry_point.load(), entry_point.name, " ".join(origin), registries, observers)
         except DrtpError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # some modules end the process where a dependency is missing
+            for key, registry in registries.items():
+                registry.restore(before[key])
+            del observers[watchers:]
             failures.append(PluginFailure(entry_point.name, *origin, f"{type(error).__name__}: {error}"))
             continue
         loaded.append(PluginInfo(entry_point.name, *origin, hooks))
-    return Plugins(**registries, loaded=tuple(loaded), failures=tuple(failures), observers=tuple(observers))
+    for registry in registries.values():
+        registry.left_out = tuple(f"{failure.name} ({failure.cause})" for failure in failures)
+    return Plugins(
+        transports=registries["transports"],
+        acl_backends=registries["acl_backends"],
+        pickers=registries["pickers"],
+        gateways=registries["gateways"],
+        loaded=tuple(loaded),
+        failures=tuple(failures),
+        observers=tuple(observers),
+    )
 
 
 def _register(

@@ -35,6 +35,8 @@ class Registry(Generic[F]):
 
     kind: str
     origin: str = "built in"
+    left_out: tuple[str, ...] = ()
+    """Plugins that could not be loaded and why, for whoever misses one of them."""
     _entries: dict[str, Registration[F]] = attrs.field(factory=dict)
 
     def register(self, name: str, factory: F) -> None:
@@ -42,7 +44,11 @@ class Registry(Generic[F]):
 
         Raises:
             DrtpError: DRTP-6002; another distribution has the name.
+            TypeError: It is not a factory.
         """
+        config_type = getattr(factory, "config_type", None)
+        if not callable(factory) or not isinstance(config_type, type) or not attrs.has(config_type):
+            raise TypeError(f"{self.kind} {name!r}: a factory is callable and has an attrs class as its config_type")
         if (other := self._entries.get(name)) is not None:
             raise DrtpError("DRTP-6002", f"{self.kind} {name!r} is registered by {other.origin} and by {self.origin}")
         self._entries[name] = Registration(name, factory, self.origin)
@@ -54,15 +60,31 @@ class Registry(Generic[F]):
         """Return what the factory of that name makes from the options.
 
         Raises:
-            DrtpError: DRTP-6001 no such name; DRTP-6004 faulty options.
+            DrtpError: DRTP-6001 no such name; DRTP-6003 the factory failed; DRTP-6004 faulty options.
         """
         entry = self._entries.get(name)
         if entry is None:
             known = ", ".join(sorted(self._entries)) or "none"
-            raise DrtpError("DRTP-6001", f"there is no {self.kind} plugin {name!r}; installed: {known}")
+            faults = f"; left out: {'; '.join(self.left_out)}" if self.left_out else ""
+            raise DrtpError("DRTP-6001", f"there is no {self.kind} plugin {name!r}; installed: {known}{faults}")
         factory: Any = entry.factory
         try:
             config = from_wire(dict(options or {}), factory.config_type, strict=True)
         except DrtpError as error:
             raise DrtpError("DRTP-6004", f"{self.kind} {name!r} ({entry.origin}): {error.message}") from error
-        return factory(config)
+        try:
+            return factory(config)
+        except DrtpError:
+            raise
+        except Exception as error:
+            raise DrtpError(
+                "DRTP-6003", f"{self.kind} {name!r} ({entry.origin}): {type(error).__name__}: {error}"
+            ) from error
+
+    def snapshot(self) -> dict[str, Registration[F]]:
+        """Return what is registered now, for :meth:`restore`."""
+        return dict(self._entries)
+
+    def restore(self, entries: Mapping[str, Registration[F]]) -> None:
+        """Forget what was registered since the snapshot: a plugin that fails half-way is left out whole."""
+        self._entries = dict(entries)
