@@ -57,6 +57,8 @@ __all__ = ["Agent", "AgentConfig", "Outcome"]
 
 DIAL_FAULT_GAP: Final = 10.0
 """Seconds between two reports of an absent local service: visitors may come by the hundred."""
+FAREWELL_TIMEOUT: Final = 1.0
+"""Seconds that closed tunnels wait for their servers' last word, so that ours is not cut off by a reset."""
 GOODBYE_TIMEOUT: Final = 3.0
 """Seconds that a clean stop waits for the control plane."""
 
@@ -448,7 +450,9 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for link in self.links.values():
             link.abort()
-        await asyncio.sleep(0)
+        deadline = self.engine.now() + FAREWELL_TIMEOUT
+        while self.engine.watched and self.engine.now() < deadline:  # noqa: ASYNC110 - engines have no event for it
+            await asyncio.sleep(0.005)
         self.engine.close()
 
 

@@ -47,6 +47,7 @@ class Readiness:
 
     agent: Agent
     _since: float = 0.0
+    _said: bool = False
     _gateway: int = 0
     _silent: int = 0
     _unroutable: int = 0
@@ -64,18 +65,21 @@ class Readiness:
                 raise DrtpError("DRTP-2017", f"not ready in {agent.config.start_timeout:g} s: {fault.message}",
                                 hint=fault.hint) from None  # fmt: skip
             raise DrtpError("DRTP-4007", f"not ready in {agent.config.start_timeout:g} s: {self._missing()}") from None
-        agent.announce(
-            TunnelReady(
-                name=view.service,
-                url=view.url,
-                hostnames=view.hostnames,
-                addresses=view.addresses,
-                servers=agent.connected_servers(),
-                private=view.private,
-                verified=reach.word,
+        while True:
+            agent.announce(
+                TunnelReady(
+                    name=view.service,
+                    url=view.url,
+                    hostnames=view.hostnames,
+                    addresses=view.addresses,
+                    servers=agent.connected_servers(),
+                    private=view.private,
+                    verified=reach.word,
+                )
             )
-        )
-        await self._report_faults()
+            await self._wait_for_change(view)
+            self._said = False
+            view, reach = await self._wait_for_service()
 
     async def _wait_for_tunnels(self) -> None:
         """Wait for the first tunnel, then a moment for the others."""
@@ -138,22 +142,22 @@ class Readiness:
         """Wait until the view says that the service may be visited, or will not be.
 
         Raises:
-            DrtpError: what the control plane says is finally wrong.
+            DrtpError: what the control plane says is finally wrong, before ready was said; later it may be mended.
         """
         agent = self.agent
         loop = asyncio.get_running_loop()
         fault_since: float | None = None
-        said = False
         while True:
             agent.view_changed.clear()
             view = agent.view
             if view is not None and (view.private or (view.programmed and view.addresses)):
-                if not said and not view.private:
+                if not self._said and not view.private:
+                    self._said = True
                     self._progress("gateway", "done", "the gateway is programmed")
                 return view
             if view is not None and view.fault is not None and not view.fault.retryable:
                 fault_since = loop.time() if fault_since is None else fault_since
-                if loop.time() - fault_since >= FAULT_GRACE:
+                if agent.ready is None and loop.time() - fault_since >= FAULT_GRACE:
                     raise _error(view)
             else:
                 fault_since = None
@@ -161,16 +165,20 @@ class Readiness:
                 async with asyncio.timeout(FAULT_GRACE if fault_since is not None else None):
                     await agent.view_changed.wait()
 
-    async def _report_faults(self) -> None:
-        """Tell of faults that the control plane names later on, each once."""
+    async def _wait_for_change(self, told: ConnectionView) -> None:
+        """Wait until the service is published, closed or moved; tell of faults meanwhile, each once."""
         last = None
         while True:
             await self.agent.view_changed.wait()
             self.agent.view_changed.clear()
-            fault = self.agent.view.fault if self.agent.view is not None else None
-            if fault is not None and fault != last and not fault.retryable and self.agent.view is not None:
-                self.agent.emit(ErrorOccurred.of(_error(self.agent.view)))
-            last = fault
+            view = self.agent.view
+            if view is None:
+                continue
+            if view.fault is not None and view.fault != last and not view.fault.retryable:
+                self.agent.emit(ErrorOccurred.of(_error(view)))
+            last = view.fault
+            if (view.private, view.url, view.addresses) != (told.private, told.url, told.addresses):
+                return
 
     def _missing(self) -> str:
         agent = self.agent

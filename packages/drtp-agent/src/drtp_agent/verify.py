@@ -181,7 +181,7 @@ async def _arrival(
     """Return the visit's stream, and whether it was told by its address; ``None`` if the gateway ended it first."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + ANSWER_TIMEOUT
-    while (seen := watch.find(source)) is None and not outcome.done() and (left := deadline - loop.time()) > 0:
+    while (seen := watch.find(source)) is None and not outcome.done() and loop.time() < deadline:
         if watch.streams and all(s.source is None or s.source[0] != source[0] for s in watch.streams):
             # Others arrive under addresses that are not ours: ours may be translated, too. Give it a last moment.
             deadline = min(deadline, loop.time() + TRANSLATED_GRACE)
@@ -189,7 +189,7 @@ async def _arrival(
         changed = asyncio.ensure_future(watch.changed.wait())
         waiting: set[asyncio.Future[Any]] = {changed, outcome}
         try:
-            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
     if seen is not None:

@@ -81,6 +81,10 @@ class Engine(Protocol):
     def scratch(self) -> "Scratch":
         """The buffers shared by everything on this engine; contents last until control returns to the engine."""
 
+    @property
+    def watched(self) -> int:
+        """How many descriptors are watched; 0 once everything said its goodbye, so that the engine may be closed."""
+
     def add(self, sock: socket | int, handler: Handler) -> None:
         """Watch a non-blocking socket or descriptor for reading and writing; its present state is reported soon.
 

@@ -88,6 +88,11 @@ class EpollEngine:
             self._scratch = Scratch()
         return self._scratch
 
+    @property
+    def watched(self) -> int:
+        """How many descriptors are watched."""
+        return len(self._handlers)
+
     def add(self, sock: socket | int, handler: Handler) -> None:
         """Watch a descriptor; see :meth:`Engine.add`."""
         number = file_number(sock)
