@@ -135,7 +135,7 @@ def test_a_port_that_is_taken_is_named_before_anything_is_started(tmp_path: Path
         taken = one.ready()["gateway"]["httpPort"]
         flags = ["--http-port", str(taken)]
         with LocalCloud(tmp_path / "two", *flags, gateway="direct", any_port=False) as two:
-            with pytest.raises(CloudError, match=rf"DRTP-5003 port {taken}"):
+            with pytest.raises(CloudError, match=rf"DRTP-1014 port {taken}"):
                 two.ready()
             assert two.wait() == 78
 

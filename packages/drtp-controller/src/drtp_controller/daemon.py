@@ -31,7 +31,7 @@ from drtp_controller.reconcile.controller import Controller, ControllerConfig
 from drtp_controller.reconcile.leader import LeaderElection
 from drtp_controller.reconcile.probe import bind_probe
 from drtp_controller.registration.app import create_app
-from drtp_controller.registration.auth import TokenReviews
+from drtp_controller.registration.auth import SelfReviews
 from drtp_controller.registration.hub import Hub
 from drtp_controller.registration.keys import ensure_installation, ensure_issuer, ensure_namespaces
 from drtp_controller.registration.registrar import Registrar
@@ -120,7 +120,7 @@ async def _run(settings: DaemonSettings) -> int:
 
 
 async def _serve(
-    stack: contextlib.AsyncExitStack, controller: Controller, kube: Kube, settings: DaemonSettings
+    stack: contextlib.AsyncExitStack, controller: Controller, kube: HttpKube, settings: DaemonSettings
 ) -> None:
     host, port = settings.listen
     try:
@@ -132,7 +132,7 @@ async def _serve(
     sock.setblocking(False)
     hub = Hub(controller)
     registrar = Registrar(controller, await ensure_issuer(kube))
-    server = HttpServer(create_app(registrar, TokenReviews(kube), hub), sock)
+    server = HttpServer(create_app(registrar, SelfReviews(kube.config), hub), sock)
     await server.start()
     stack.push_async_callback(server.stop)
     stack.callback(hub.close)

@@ -88,7 +88,7 @@ class Cloud:
         await ensure_namespaces(kube)
         issuer = await ensure_issuer(kube)
         installation = await ensure_installation(kube)
-        http_port = state.port("http", self.settings.http_port, code="DRTP-5003")
+        http_port = state.port("http", self.settings.http_port)
         options = self._edge_options(state, authority, http_port)
         await take_back(server.kube(User("drtp-local", Role.ADMIN)), None, keep=frozenset(o.name for o in options))
         state.save()
@@ -204,13 +204,6 @@ class Cloud:
         gateway: Gateway = plugins.gateways.create(self.settings.gateway, self.settings.gateway_options)
         picker: Picker = plugins.pickers.create(self.settings.picker)
         return gateway, picker
-
-    def _gateway_options(self) -> dict[str, str]:
-        if self.settings.envoy_path is None:
-            return {}
-        if self.settings.gateway != "envoy":
-            raise DrtpError("DRTP-1004", f"--envoy-path is for the gateway envoy, not {self.settings.gateway}")
-        return {"binary": self.settings.envoy_path}
 
     async def _start_gateway(self, gateway: Gateway, http_port: int) -> GatewayInfo:
         directory = ensure_directory(self._directory / f"gateway-{gateway.name}")

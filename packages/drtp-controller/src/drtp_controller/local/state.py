@@ -61,18 +61,18 @@ class CloudState:
         """Return the token of a user, made on first use."""
         return self.tokens.setdefault(user, secrets.token_urlsafe(32))
 
-    def port(self, use: str, wanted: int, *, code: str = "DRTP-1014") -> int:
+    def port(self, use: str, wanted: int) -> int:
         """Return the port for a use: the wanted one as it is, and for 0 the one of last time or a free one.
 
         Raises:
-            DrtpError: ``code``; the wanted port cannot be had, or no port is free.
+            DrtpError: DRTP-1014; the wanted port cannot be had, or no port is free.
         """
         try:
             port = free_port(HOST, wanted or self.ports.get(use, 0))
         except OSError as error:
-            raise DrtpError(code, f"no port is free on {HOST}: {error}") from error
+            raise DrtpError("DRTP-1014", f"no port is free on {HOST}: {error}") from error
         if wanted and port != wanted:
-            raise DrtpError(code, f"port {wanted} for {use} is in use or forbidden on {HOST}")
+            raise DrtpError("DRTP-1014", f"port {wanted} for {use} is in use or forbidden on {HOST}")
         if not wanted:
             self.ports[use] = port
         return port

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -19,11 +20,13 @@ from joserfc.jwk import KeySet
 
 from drtp_api.errors import DrtpError
 from drtp_api.grants import ALGORITHM, ISSUER, LEEWAY, TYPE, GrantIssuer
-from drtp_api.kube import Kube, Resource
+from drtp_api.kube import Forbidden, HttpKube, KubeConfig, Resource, Unauthorized
 
-__all__ = ["Authenticator", "Identity", "StaticTokens", "TokenReviews", "bearer", "grant_subject"]
+__all__ = ["Authenticator", "Identity", "SelfReviews", "StaticTokens", "bearer", "grant_subject"]
 
-TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
+REMEMBER_SECONDS = 60.0
+MAX_KNOWN = 10_000
 
 
 @attrs.frozen
@@ -57,25 +60,37 @@ class StaticTokens:
         return found
 
 
-class TokenReviews:
-    """Asks the Kubernetes API whose token it is."""
+class SelfReviews:
+    """Asks the Kubernetes API, as the holder of the token, who that is: it needs no permission of our own.
 
-    def __init__(self, kube: Kube) -> None:
-        self._kube = kube
+    Answers are remembered for a minute, so that a fleet that reconnects does not ask once per agent.
+    """
+
+    def __init__(self, config: KubeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = attrs.evolve(config, token_file=None, client_certificate_pem="", client_key_pem="")
+        self._clock = clock
+        self._known: dict[bytes, tuple[float, Identity]] = {}
 
     async def authenticate(self, token: str) -> Identity | None:
         """Return the user that the API server recognises."""
-        body = {
-            "apiVersion": TOKEN_REVIEWS.api_version,
-            "kind": TOKEN_REVIEWS.kind,
-            "metadata": {},
-            "spec": {"token": token},
-        }
-        answer = (await self._kube.create(TOKEN_REVIEWS, body)).get("status") or {}
-        if not answer.get("authenticated"):
+        now, digest = self._clock(), _digest(token)
+        self._known = {d: entry for d, entry in self._known.items() if entry[0] > now}
+        if digest in self._known:
+            return self._known[digest][1]
+        body = {"apiVersion": SELF_REVIEWS.api_version, "kind": SELF_REVIEWS.kind, "metadata": {}}
+        async with HttpKube(attrs.evolve(self._config, token=token)) as kube:
+            try:
+                answer = await kube.create(SELF_REVIEWS, body)
+            except (Unauthorized, Forbidden):
+                return None
+        user = (answer.get("status") or {}).get("userInfo") or {}
+        name = str(user.get("username") or "")
+        if not name or name == "system:anonymous":
             return None
-        user = answer.get("user") or {}
-        return Identity(str(user.get("username") or ""), tuple(user.get("groups") or ()))
+        identity = Identity(name, tuple(user.get("groups") or ()))
+        if len(self._known) < MAX_KNOWN:
+            self._known[digest] = (now + REMEMBER_SECONDS, identity)
+        return identity
 
 
 def bearer(header: str | None) -> str | None:
