@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 
-from drtp_api.kube import SERVICES, BadRequest, Obj
+from drtp_api.kube import SERVICES, BadRequest, Gone, Key, Obj, WatchEventType
 from drtp_controller.apiserver.builtin_rules import LOOPBACK_REFUSAL
 from drtp_controller.apiserver.faults import Fault, invalid_object
 from drtp_controller.apiserver.kinds import Kind
 from drtp_controller.apiserver.metadata import check_deleting, check_metadata, clean_metadata
 from drtp_controller.apiserver.schema import apply_defaults, prune, validate
-from drtp_controller.apiserver.store import Store
+from drtp_controller.apiserver.store import Record, Store
 
 CLUSTER_IPS = ipaddress.IPv4Network("10.96.0.0/16")
 """The usual service network; nothing listens there, the addresses only make a Service look as it should."""
@@ -27,8 +27,8 @@ class Admission:
     """Admits objects of any kind."""
 
     def __init__(self, store: Store, *, allow_loopback_endpoints: bool) -> None:
-        self._store = store
         self._allow_loopback = allow_loopback_endpoints
+        self._cluster_ips = _ClusterIPs(store)
 
     def admit(self, kind: Kind, new: Obj, old: Obj | None, validation: str) -> list[str]:
         """Bring an object into the form to be written; return warnings.
@@ -75,21 +75,48 @@ class Admission:
             return
         address = spec.get("clusterIP")
         if not address:
-            used = {record.decode().get("spec", {}).get("clusterIP") for record in self._store.scan(kind.collection)}
             metadata = service["metadata"]
-            seed = f"{metadata.get('namespace')}/{metadata.get('name')}".encode()
-            address = _free_address(seed, used)
+            key = Key(metadata.get("namespace", ""), metadata.get("name", ""))
+            address = self._cluster_ips.free(kind, key)
             spec["clusterIP"] = address
         if not spec.get("clusterIPs"):
             spec["clusterIPs"] = [address]
 
 
-def _free_address(seed: bytes, used: set[str | None]) -> str:
-    """Return an unused address, the same one for the same service where possible."""
-    hosts = CLUSTER_IPS.num_addresses - 2
-    start = int.from_bytes(hashlib.sha256(seed).digest()[:4])
-    for offset in range(hosts):
-        address = str(CLUSTER_IPS[1 + (start + offset) % hosts])
-        if address not in used:
-            return address
-    raise BadRequest("no cluster IP is left")
+class _ClusterIPs:
+    """Which service has which address, read from the history of services."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # before any history: the first look finds it gone and reads everything
+        self._position = -1
+        self._by_key: dict[Key, str] = {}
+
+    def free(self, kind: Kind, key: Key) -> str:
+        """Return an address nobody has, the same one for the same service where possible."""
+        self._catch_up(kind)
+        used = set(self._by_key.values())
+        hosts = CLUSTER_IPS.num_addresses - 2
+        start = int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:4])
+        for offset in range(hosts):
+            address = str(CLUSTER_IPS[1 + (start + offset) % hosts])
+            if address not in used:
+                return address
+        raise BadRequest("no cluster IP is left")
+
+    def _catch_up(self, kind: Kind) -> None:
+        try:
+            for event in self._store.events_since(kind.collection, self._position):
+                self._by_key.pop(event.record.key, None)
+                if event.type is not WatchEventType.DELETED:
+                    self._note(event.record)
+        except Gone:
+            self._by_key.clear()
+            for record in self._store.scan(kind.collection):
+                self._note(record)
+        self._position = self._store.revision
+
+    def _note(self, record: Record) -> None:
+        address = record.decode().get("spec", {}).get("clusterIP")
+        if address:
+            self._by_key[record.key] = address

@@ -11,6 +11,7 @@ What must not enter: HTTP, watching (see watching.py), how an object is merged (
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -113,7 +114,7 @@ class Api:
             revision = parse_version(options.resource_version)
         records = self.store.snapshot(kind.collection, namespace, revision)
         if start is not None:
-            records = [record for record in records if record.key >= start]
+            records = records[bisect.bisect_left(records, start, key=lambda record: record.key) :]
         if not options.selector.everything:
             records = [record for record in records if options.selector.matches(record)]
         if not options.limit or len(records) <= options.limit:

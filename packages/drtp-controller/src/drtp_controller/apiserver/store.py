@@ -12,6 +12,7 @@ What must not enter: the meaning of objects (schemas, metadata rules, authorizat
 from __future__ import annotations
 
 import asyncio
+import bisect
 import os
 import sqlite3
 from collections import defaultdict, deque
@@ -135,6 +136,7 @@ class Store:
         self._recent: defaultdict[Collection, deque[LoggedEvent]] = defaultdict(lambda: deque(maxlen=_MEMORY_EVENTS))
         self._by_uid: dict[str, tuple[Collection, Key]] = {}
         self._owned: defaultdict[str, set[tuple[Collection, Key]]] = defaultdict(set)
+        self._order: dict[Collection, list[Key]] = {}
         self._waiters: defaultdict[Collection, set[asyncio.Event]] = defaultdict(set)
         self._db = self._open("FULL" if survive_power_loss else "NORMAL")
         self._compacted = self._meta("compacted")
@@ -165,8 +167,19 @@ class Store:
     def scan(self, collection: Collection, namespace: str | None = None) -> list[Record]:
         """Return the objects of a namespace (None: of all) ordered by key."""
         records = self._objects[collection]
-        keys = sorted(key for key in records if namespace is None or key.namespace == namespace)
+        keys = self._sorted_keys(collection)
+        if namespace is not None:
+            # the least key after all of a namespace's is that of the name no object can have
+            start, end = Key(namespace, ""), Key(namespace + "\0", "")
+            keys = keys[bisect.bisect_left(keys, start) : bisect.bisect_left(keys, end)]
         return [records[key] for key in keys]
+
+    def _sorted_keys(self, collection: Collection) -> list[Key]:
+        # kept until an object comes or goes: changes are far more frequent
+        keys = self._order.get(collection)
+        if keys is None:
+            keys = self._order[collection] = sorted(self._objects[collection])
+        return keys
 
     def count(self, collection: Collection) -> int:
         """Return how many objects a kind has."""
@@ -194,9 +207,9 @@ class Store:
         Raises:
             Gone: the events since then are no longer all there.
         """
-        past = {record.key: record for record in self.scan(collection, namespace)}
         if rv == self._revision:
-            return list(past.values())
+            return self.scan(collection, namespace)
+        past = {record.key: record for record in self.scan(collection, namespace)}
         for event in reversed(self.events_since(collection, rv)):
             if namespace is not None and event.record.key.namespace != namespace:
                 continue
@@ -296,6 +309,8 @@ class Store:
         self._revision = event.rv
         if previous is not None:
             self._unindex(collection, previous)
+        if event.type is not WatchEventType.MODIFIED:
+            self._order.pop(collection, None)
         if event.type is WatchEventType.DELETED:
             del self._objects[collection][key]
         else:
