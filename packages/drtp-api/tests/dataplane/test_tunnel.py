@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from drtp_api.dataplane.dial import start_connect
+from drtp_api.dataplane.testing import tcp_pair
 from drtp_protocol import (
     DialDetail,
     ErrorCode,
@@ -548,6 +549,23 @@ def _connect_slowly(agent, stream_id):
     sock, _ = start_connect(agent.address)
     agent.peers[stream_id] = None
     agent.tunnel.attach(stream_id, sock, connecting=True)
+
+
+def test_a_stream_opened_and_reset_in_one_breath_leaves_nothing_behind(run, rig):
+    async def scenario(engine):
+        pair = await rig(engine)
+        inner, visitor = tcp_pair()
+        pair.socks.append(visitor)
+        stream_id = pair.edge.visit(inner)
+        pair.edge.tunnel.reset(stream_id, ErrorCode.CANCEL)
+        assert await receive_end(visitor) == (b"", "reset")
+        await until(lambda: stream_id in pair.agent.summaries)
+        assert not pair.agent.tunnel.stream_count
+        assert not pair.agent.tunnel._held
+        pair.socks.append(pair.agent.peers[stream_id])
+        await pair.finish()
+
+    run(scenario)
 
 
 def test_attaching_to_a_stream_that_is_over_is_refused_and_keeps_the_socket(run, rig):

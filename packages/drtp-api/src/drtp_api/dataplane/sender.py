@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from drtp_api.dataplane.tunnel import Tunnel
 
 HEADER_SIZE = 8
+SMALL_FRAME = 16 * 1024
+"""Frames shorter than this are not bulk: a pack with one of them leaves soon, without waiting to be full."""
+
 CONTROL_SIZE = 64 * 1024
 """Control bytes fetched from the core at once; its own queue is not longer."""
 
@@ -36,7 +39,7 @@ class Sender:
         connection: the core.
         streams: the tunnel's splices by stream.
         turn_size: bytes read from sockets in one turn.
-        pack_size: assembled bytes that are sent without waiting for more.
+        pack_size: assembled bytes that are sent without waiting for more, where a small frame is among them.
     """
 
     __slots__ = (
@@ -104,6 +107,7 @@ class Sender:
                     buffer[position : position + len(control)] = control
                     position += len(control)
             filled = False
+            small = bool(control)
             while budget > 0 and (ready := conn.next_send(now)) is not None:
                 stream_id, allowance = ready
                 splice = streams.get(stream_id)
@@ -123,10 +127,12 @@ class Sender:
                 if size:
                     position += size
                     budget -= size
-                    if position >= self._pack_size:
+                    small = small or size < SMALL_FRAME
+                    if position >= (self._pack_size if small else capacity - SMALL_FRAME):
                         if not self._transmit(buffer[:position]):
                             return False
                         position = 0
+                        small = False
             # Filling may have made control frames (a reset, say), which go before any further frame.
             if budget <= 0 or not conn.wants_write or not (control or filled):
                 break

@@ -32,7 +32,7 @@ _HANDSHAKE_READ = 16 * 1024
 class _RawBuffer:
     """The buffer that ciphertext passes through on its way into OpenSSL; one a process, never kept across calls."""
 
-    view = memoryview(bytearray(256 * 1024))
+    view = memoryview(bytearray(128 * 1024))
 
 
 async def tls_handshake(

@@ -28,6 +28,7 @@ from drtp_protocol import (
     ErrorCode,
     Event,
     LocalProtocolError,
+    NoSuchStream,
     OpenMetadata,
     Protocol,
     Role,
@@ -513,7 +514,9 @@ class Tunnel(Handler):
         self.engine.rearm(splice.sock, read=True)
         if not splice.opener and not splice.accepted:
             splice.accepted = True
-            self._conn.accept_stream(splice.stream_id)
+            # The opener may have reset it already: the core knows, and its event is on the way to us.
+            with contextlib.suppress(NoSuchStream):
+                self._conn.accept_stream(splice.stream_id)
             self.engine.schedule(self)
         if splice.leftover is not None:
             splice.flush()
