@@ -318,6 +318,43 @@ def test_a_crashing_service_does_not_take_its_tunnel_offline(kit, tmp_path):
     asyncio.run(main())
 
 
+def test_a_reset_stays_a_reset(kit, tmp_path):
+    async def fail(visit):
+        visit.writer.write(b"half an answer")
+        await visit.writer.drain()
+        await visit.reader.read(1)
+        kit.reset(visit.writer)
+
+    async def main():
+        async with kit.running(tmp_path) as rig, kit.edges(fail) as (edge,):
+            port = kit.free_port()
+            await rig.programmed(kit.tcp("default/db", port, edge))
+            reader, writer = await rig.visit(port)
+            assert await reader.readexactly(14) == b"half an answer"
+            writer.write(b"x")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+
+    asyncio.run(main())
+
+
+def test_a_tcp_service_without_a_tunnel_resets_its_visitors(kit, tmp_path):
+    async def main():
+        async with kit.running(tmp_path) as rig, kit.edges(kit.greet_and_echo) as (edge,):
+            port = kit.free_port()
+            service = kit.tcp("default/db", port)
+            await rig.programmed(service)
+            for _ in range(5):
+                reader, _ = await rig.visit(port)
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            await rig.programmed(attrs.evolve(service, backends=(edge.backend,)))
+            reader, _ = await rig.visit(port)
+            assert await reader.readexactly(6) == b"hello\n"
+
+    asyncio.run(main())
+
+
 def test_a_large_upload_streams_through(kit, tmp_path):
     async def count(visit):
         await visit.reader.readuntil(b"\r\n\r\n")

@@ -93,13 +93,23 @@ def _proxy_v2(service: str, run_id: str) -> dict[str, Any]:
 
 
 def cluster(
-    service: str, protocol: Protocol, backends: Sequence[Backend], run_id: str, options: EnvoyOptions
+    service: str,
+    protocol: Protocol,
+    backends: Sequence[Backend],
+    *,
+    run_id: str,
+    options: EnvoyOptions,
+    refuser: int | None = None,
 ) -> dict[str, Any]:
     """Return the cluster of one service with its ready backends.
+
+    ``refuser`` is a port on loopback that stands in for them where a TCP service has none.
 
     Raises:
         ValueError: A backend's address is not an IP address.
     """
+    if refuser is not None and protocol is Protocol.TCP and not any(b.ready for b in backends):
+        backends = (Backend(address="127.0.0.1", port=refuser),)
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), MANY)
     message: dict[str, Any] = typed(
         "config.cluster.v3.Cluster",

@@ -26,6 +26,7 @@ from drtp_gateway_envoy.judge import LDS_STAT, Answers, blame, expected_versions
 from drtp_gateway_envoy.options import HTTP_LISTENER, EnvoyOptions
 from drtp_gateway_envoy.process import EnvoyProcess
 from drtp_gateway_envoy.publish import Directory, first_round, second_round
+from drtp_gateway_envoy.refuser import Refuser
 from drtp_gateway_envoy.render import LDS, Rendered, Settings, bootstrap, render
 
 __all__ = ["EnvoyFactory", "EnvoyGateway"]
@@ -61,6 +62,7 @@ class EnvoyGateway:
     def __init__(self, options: EnvoyOptions) -> None:
         self.options = options
         self._lock = asyncio.Lock()
+        self._refuser = Refuser()
         self._process: EnvoyProcess | None = None
         self._settings: Settings | None = None
         self._directory: Directory | None = None
@@ -97,17 +99,22 @@ class EnvoyGateway:
         raise AssertionError
 
     async def _start(self, root: Path, host: str, port: int) -> str | None:
+        self._process = EnvoyProcess(root, self.options)
         self._settings = Settings(
-            directory=root, host=host, http_port=port, run_id=secrets.token_hex(4), options=self.options
-        )
+            directory=root, host=host, http_port=port, run_id=secrets.token_hex(4), options=self.options,
+            refuser=await self._refuser.start(),
+        )  # fmt: skip
         self._directory = Directory(root)
         self._directory.prepare()
         self._current = render((), self._settings)
-        self._process = EnvoyProcess(root, self.options)
         self._counted = (0, {})
         self._directory.write(first_round(None, self._current))
         self._directory.replace("bootstrap.json", bootstrap(self._settings, self._process.admin_socket))
-        await self._process.start(root / "bootstrap.json")
+        try:
+            await self._process.start(root / "bootstrap.json")
+        except BaseException:
+            self._refuser.stop()
+            raise
         try:
             return (await self._process.admin.refused_listeners()).get(HTTP_LISTENER)
         except AdminError as error:
@@ -129,6 +136,7 @@ class EnvoyGateway:
 
     async def stop(self) -> None:
         """End Envoy; the files stay for whoever wants to know what it ran. Idempotent."""
+        self._refuser.stop()
         process, self._process = self._process, None
         if process is not None:
             await process.stop()

@@ -41,7 +41,8 @@ _CACHE: Final = 32_768
 class Settings:
     """What the whole configuration depends on beside the exposures.
 
-    ``run_id`` starts the connection ids that edges log, so that those of two runs differ.
+    ``run_id`` starts the connection ids that edges log, so that those of two runs differ. ``refuser`` is the port on
+    loopback that resets visitors of TCP services without a tunnel.
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class Settings:
     http_port: int
     run_id: str
     options: EnvoyOptions
+    refuser: int | None = None
 
 
 @attrs.frozen
@@ -111,7 +113,16 @@ def _networks(allow: tuple[str, ...] | None) -> tuple[Network, ...] | None:
 
 @functools.lru_cache(_CACHE)
 def _cluster(service: str, protocol: Protocol, backends: tuple[Backend, ...], settings: Settings) -> str:
-    return _text(clusters.cluster(service, protocol, backends, settings.run_id, settings.options))
+    return _text(
+        clusters.cluster(
+            service,
+            protocol,
+            backends,
+            run_id=settings.run_id,
+            options=settings.options,
+            refuser=settings.refuser,
+        )
+    )
 
 
 @functools.lru_cache(_CACHE)
