@@ -9,7 +9,7 @@ What must not be here: what a frame means.
 from __future__ import annotations
 
 from .core import Core
-from .errors import ErrorCode, WrongState
+from .errors import ErrorCode
 from .events import LeaseExpiring, RttMeasured, StreamReset
 from .flow import RttEstimate
 from .frames import HEADER_SIZE, MAX_REASON, FrameType, GoAway, Reset, serialize
@@ -149,10 +149,8 @@ class Clock(Core):
             reason=reason,
             alternates=alternates,
         )
-        data = serialize(frame)  # refuses what cannot be sent before anything changed
-        if not self._move(ConnectionInput.SEND_GOAWAY):
-            raise WrongState(f"cannot go away: the connection is in state {self.state.value}")
-        self._control += data
+        self._control += serialize(frame)  # refuses what cannot be sent before anything changed
+        self._move(ConnectionInput.SEND_GOAWAY)
         self._goaway_sent = True
         self._stop_leasing(now + drain)
         if not self._streams:

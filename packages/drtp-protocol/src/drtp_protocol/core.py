@@ -188,13 +188,9 @@ class Core:
 
     # -- the connection ------------------------------------------------------------------------------------------
 
-    def _move(self, moved: ConnectionInput) -> bool:
-        """Follow the table; False, and nothing changed, if it has no such transition."""
-        state = CONNECTION_TRANSITIONS.get((self.state, moved))
-        if state is None:
-            return False
-        self.state = state
-        return True
+    def _move(self, moved: ConnectionInput) -> None:
+        """Follow the table; the caller knows that it has the transition."""
+        self.state = CONNECTION_TRANSITIONS[self.state, moved]
 
     def _require(self, moved: ConnectionInput, what: str) -> None:
         """Refuse a call that the table does not allow now."""

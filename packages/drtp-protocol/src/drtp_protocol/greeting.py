@@ -12,6 +12,7 @@ import hmac
 
 import attrs
 
+from .calm import COST_EXTENSION
 from .errors import ErrorCode, InvalidMetadata, LocalProtocolError, RemoteProtocolError, WrongState
 from .events import AuthReceived, AuthRequired, ConnectionEstablished, LeaseRenewed
 from .frames import serialize
@@ -132,6 +133,7 @@ class Greeting(Outgoing):
 
     def _on_auth(self, frame: Auth) -> None:
         if self.state is ConnectionState.DRAINING:
+            self._charge(COST_EXTENSION, "AUTH while draining")
             return
         challenge, hello, transcript = self._challenge, self._hello, self._transcript
         assert challenge is not None

@@ -223,8 +223,7 @@ class Outgoing(Clock):
                     if frame > YIELDING_FRAME:
                         frame = min(frame, lanes.frame_cap(ring, now))
                     return stream.stream_id, min(credit, frame)
-                if stream.stalled_since < 0:
-                    stream.stalled_since = now
+                stream.stalled_since = now
             ring.popleft()
             stream.pulling = False
         if rate.started >= 0:

@@ -1,6 +1,5 @@
 """Timers, with the clock in the test's hand."""
 
-import attrs
 import pytest
 
 from drtp_protocol import (
@@ -118,6 +117,15 @@ def test_receiving_puts_death_off_without_touching_the_deadline(duo):
     duo.agent.handle_timeout(now=due)
     assert not duo.agent.wants_write
     assert duo.agent.next_timeout() == pytest.approx(due + 2.0)
+
+
+def test_a_timer_that_comes_early_does_nothing(duo):
+    duo.agent.ping(now=duo.now)
+    duo.sent(duo.agent)
+    duo.agent.handle_timeout(now=duo.now + 1)
+    assert duo.agent.established
+    assert not duo.agent.wants_write
+    assert duo.agent.next_timeout() == pytest.approx(duo.now + 10)
 
 
 def test_one_ping_is_out_at_a_time(duo):
@@ -276,7 +284,9 @@ def test_an_idle_timeout_of_the_limits_holds_for_open_streams(make_duo):
     assert duo.edge.stream_ids == (stream_id,)
     duo.take(duo.edge)
     duo.advance(36)
-    assert resets(duo.take(duo.edge)) == [(ErrorCode.IDLE_TIMEOUT, False)] or duo.edge.stream_ids == ()
+    ends_of_both = resets(duo.take(duo.edge)) + resets(duo.take(duo.agent))
+    assert [code for code, _ in ends_of_both] == [ErrorCode.IDLE_TIMEOUT] * 2
+    assert duo.edge.stream_ids == duo.agent.stream_ids == ()
 
 
 @pytest.mark.parametrize(
@@ -327,6 +337,14 @@ def test_the_deadline_follows_the_first_stream(make_duo):
     assert duo.edge.next_timeout() > duo.now + 1
 
 
+def test_the_deadline_stays_when_something_is_due_before_the_reaper(make_duo):
+    duo = make_duo(nonce=bytes(32)).establish()
+    due = duo.edge.next_timeout()
+    duo.open()
+    assert due < duo.now + 5
+    assert duo.edge.next_timeout() == due
+
+
 def test_a_peer_that_forgets_to_close_is_closed(duo):
     duo.open()
     events = duo.give(duo.agent, *_goaway(duo, drain=5))
@@ -338,7 +356,3 @@ def test_a_peer_that_forgets_to_close_is_closed(duo):
 def _goaway(duo, *, drain):
     duo.edge.go_away(drain=drain, now=duo.now)
     return duo.sent(duo.edge)
-
-
-def test_tuning_is_a_value():
-    assert attrs.evolve(Tuning(), stall=1.0).stall == 1.0
