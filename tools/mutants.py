@@ -85,7 +85,7 @@ def mutated_text(mutant: Mutant) -> str:
 def run_tests(package_parent: Path, targets: list[str]) -> str | None:
     """Run tests against the package under `package_parent`; return what failed, or None."""
     environment = dict(os.environ, PYTHONPATH=str(package_parent), PYTHONDONTWRITEBYTECODE="1")
-    environment.setdefault("DRTP_HYPOTHESIS_PROFILE", "fast")
+    environment.setdefault("DRTP_HYPOTHESIS_PROFILE", "mutants")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "--no-header", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(
