@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drtp_acl_cidr.backend import CidrBackend, CidrOptions
-from drtp_acl_cidr.networks import FirstMatch, parse_network
+from drtp_acl_cidr.networks import FirstMatch, _range, parse_network
 from drtp_api.acl import Verdict
 from drtp_api.errors import DrtpError
 from drtp_api.plugins import load_plugins
@@ -29,6 +29,28 @@ def test_the_index_finds_what_a_search_through_the_list_finds(entries, offset):
     parsed = [[parse_network(text) for text in entry] for entry in entries]
     expected = next((i for i, entry in enumerate(parsed) if any(address in network for network in entry)), -1)
     assert FirstMatch(entries).find(address) == expected
+
+
+texts = st.one_of(
+    st.builds(lambda n, p: f"{ipaddress.IPv4Address(n)}/{p}", st.integers(0, 2**32 - 1), st.integers(0, 34)),
+    st.builds(lambda n, p: f"{ipaddress.IPv6Address(n)}/{p}", st.integers(0, 2**128 - 1), st.integers(0, 130)),
+    st.text("0123456789./:af ", max_size=20),
+    st.sampled_from(
+        ["10.0.0.0", "10.0.0.0/255.0.0.0", "10.0.0.0/08", "010.0.0.0/8", "10.0.0.0/", "/8", "10/8", "::/0"]
+    ),
+)
+
+
+@given(texts)
+def test_the_quick_way_to_read_a_network_agrees_with_the_library(text):
+    try:
+        network = parse_network(text)
+    except ValueError:
+        with pytest.raises(ValueError):
+            _range(text)
+        return
+    first = int(network.network_address)
+    assert _range(text) == (network.version, first, first + network.num_addresses - 1)
 
 
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "255.255.255.255/32", "0.0.0.0/32"])

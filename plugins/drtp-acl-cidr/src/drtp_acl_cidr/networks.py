@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+import socket
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
@@ -33,6 +34,27 @@ def parse_network(text: str) -> Network:
         if mapped is not None:
             return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
     return network
+
+
+def _range(text: str) -> tuple[int, int, int]:
+    """Return IP version, first and last address of a network, as :func:`parse_network` would, but ten times as fast.
+
+    Ten thousand networks are compiled between two visitors, who should not notice.
+
+    Raises:
+        ValueError: It is not a network.
+    """
+    address, slash, length = text.partition("/")
+    if slash and ":" not in text and length.isascii() and length.isdigit() and len(length) <= 2 and int(length) <= 32:
+        try:
+            number = int.from_bytes(socket.inet_pton(socket.AF_INET, address))
+        except OSError as error:
+            raise ValueError(f"{text!r} is not a network") from error
+        hosts = (1 << (32 - int(length))) - 1
+        return 4, number & ~hosts, number | hosts
+    network = parse_network(text)
+    first = int(network.network_address)
+    return network.version, first, first + network.num_addresses - 1
 
 
 @attrs.frozen
@@ -87,9 +109,8 @@ class FirstMatch:
         by_version: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
         for entry, networks in enumerate(entries):
             for text in networks:
-                network = parse_network(text)
-                first = int(network.network_address)
-                by_version[network.version].append((first, first + network.num_addresses - 1, entry))
+                version, first, last = _range(text)
+                by_version[version].append((first, last, entry))
         self._v4 = _intervals(by_version[4])
         self._v6 = _intervals(by_version[6])
 
