@@ -37,7 +37,8 @@ DRAIN_TIMEOUT: Final = 0.5
 """Seconds to wait for a dead child's last output: a grandchild may hold the pipe open for ever."""
 
 _PR_SET_PDEATHSIG: Final = 1
-_live: set[int] = set()
+# Children by the process that started them: a fork of ours inherits this table, but not the right to kill.
+_live: dict[int, int] = {}
 
 
 def _prctl() -> Callable[..., int] | None:
@@ -76,7 +77,7 @@ def _before_exec(parent: int, open_files: int | None) -> Callable[[], None]:
 
 @atexit.register
 def _kill_children() -> None:
-    for pid in list(_live):
+    for pid in [pid for pid, parent in _live.items() if parent == os.getpid()]:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
@@ -182,8 +183,8 @@ class Child:
         self._transport = transport
         self._output = output
         self.pid = transport.get_pid()
-        _live.add(self.pid)
-        output.exited.add_done_callback(lambda _: _live.discard(self.pid))
+        _live[self.pid] = os.getpid()
+        output.exited.add_done_callback(lambda _: _live.pop(self.pid, None))
 
     @classmethod
     async def start(cls, spec: ChildSpec, *, on_line: Callable[[str], None] | None = None) -> Child:
