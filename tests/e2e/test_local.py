@@ -39,8 +39,12 @@ def ports_of(info: dict[str, Any]) -> list[int]:
 
 
 def answer(url: str | urllib.request.Request, **options: Any) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=10, **options) as response:
-        return json.load(response)
+    try:
+        with urllib.request.urlopen(url, timeout=10, **options) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
 
 
 @pytest.mark.parametrize("gateway", ["direct", "envoy"])

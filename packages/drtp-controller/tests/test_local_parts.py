@@ -49,7 +49,8 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
     ("name", "value"),
     [
         ("servers", "0"), ("servers", "9"), ("servers", "two"), ("http_port", "70000"), ("http_port", "-1"),
-        ("port_range", "5"), ("port_range", "9-3"), ("port_range", "0-9"), ("edge_ports", "1,x"), ("gateway_options", "binary"),
+        ("port_range", "5"), ("port_range", "9-3"), ("port_range", "0-9"), ("edge_ports", "1,x"),
+        ("gateway_options", "binary"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_read_is_named_with_its_origin(name, value):
