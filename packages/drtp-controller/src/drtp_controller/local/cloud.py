@@ -21,7 +21,7 @@ from typing import Any
 
 from drtp_api.errors import DrtpError
 from drtp_api.gateways import Gateway, GatewayContext, GatewayInfo
-from drtp_api.kube import TCP_ROUTES, UDP_ROUTES, Kube, Unavailable
+from drtp_api.kube import TCP_ROUTES, UDP_ROUTES, Kube, KubeError, Unavailable
 from drtp_api.pickers import Picker
 from drtp_api.plugins import load_plugins
 from drtp_api.statedir import LOCAL_FILE, LocalCloud, ensure_directory, write_local, write_private
@@ -192,9 +192,16 @@ class Cloud:
     def _edge_gone(self, kube: Kube, name: str) -> None:
         if self._stopping:
             return
-        task = asyncio.create_task(take_back(kube, name))
+        task = asyncio.create_task(self._take_back(kube, name))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def _take_back(self, kube: Kube, name: str) -> None:
+        try:
+            await take_back(kube, name)
+        except KubeError as error:
+            # its lease runs out by itself; until then visitors are kept away by the gateway's health checks
+            _log.warning("cannot take back what %s said: %s", name, error)
 
     def _edge_again(self, edge: EdgeProcess) -> None:
         self._on_event({"type": "server_restarted", **_edge_report(edge)})
