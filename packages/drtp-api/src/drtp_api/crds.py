@@ -145,13 +145,23 @@ def _list_type(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"x-kubernetes-list-type": "atomic"}
 
 
+def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    out = {key: value for key, value in schema.items() if key != "default"}
+    if "properties" in out:
+        out["properties"] = {name: _without_defaults(value) for name, value in out["properties"].items()}
+    if isinstance(out.get("items"), dict):
+        out["items"] = _without_defaults(out["items"])
+    return out
+
+
 def _object_schema(info: KindInfo) -> dict[str, Any]:
     fields = attrs.fields_dict(attrs.resolve_types(info.cls))
     parts: dict[str, Any] = {}
     for part in ("spec", "status"):
         schema = msgspec.json.schema(fields[part].type)
         parts[part] = _structural(schema, schema.get("$defs", {}))
-    parts["status"].pop("default", None)
+    # A default in a status would speak for a writer that said nothing, such as observedGeneration 0.
+    parts["status"] = _without_defaults(parts["status"])
     return {
         "type": "object",
         "description": (info.cls.__doc__ or "").strip(),
