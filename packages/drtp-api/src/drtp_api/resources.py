@@ -389,7 +389,7 @@ class AccessControlListSpec:
 
     target_refs: Annotated[tuple[ObjectReference, ...], Meta(max_length=16)] = ()
     mode: AclMode = AclMode.ENFORCE
-    enforce_at: Annotated[tuple[EnforceAt, ...], Meta(min_length=1, max_length=2)] = (EnforceAt.GATEWAY, EnforceAt.SERVER)
+    enforce_at: Annotated[tuple[EnforceAt, ...], Meta(min_length=1, max_length=2)] = tuple(EnforceAt)
     default_action: Action = Action.DENY
     rules: Annotated[tuple[AclRule, ...], Meta(max_length=1000)] = ()
 
