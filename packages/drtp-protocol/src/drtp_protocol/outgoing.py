@@ -300,8 +300,9 @@ class Outgoing(Clock):
             stream.queued += size
         if fin:
             stream.fin_queued = True
-            stream.wanted = False
-        stream.starved = stream.starved or stream.queued >= self.tuning.send_buffer
+            stream.wanted = stream.starved = False
+        elif stream.queued >= self.tuning.send_buffer:
+            stream.starved = True
         self._push_ready(stream)
 
     def _push_ready(self, stream: Stream) -> None:

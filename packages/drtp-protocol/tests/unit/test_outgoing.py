@@ -282,6 +282,14 @@ def test_streamwritable_is_not_owed_to_who_never_met_zero(small):
     assert small.take(small.edge) == []
 
 
+def test_streamwritable_is_not_owed_after_fin(small):
+    stream_id = small.open()
+    small.edge.send_data(stream_id, bytes(50))
+    small.edge.send_data(stream_id, bytes(46), fin=True)
+    small.pump()
+    assert small.take(small.edge) == []
+
+
 def test_capacity_is_zero_where_nothing_can_be_sent(duo, udp):
     stream_id = duo.open()
     assert duo.edge.send_capacity(99) == 0
