@@ -6,7 +6,6 @@ What must not live here: anything else.
 
 from __future__ import annotations
 
-
 VERSION = "0.1.0"
 
 MANIFEST = (

@@ -188,7 +188,7 @@ def _server_words(server: ConnectedServer) -> str:
 
 def _clients(event: TunnelReady) -> list[str]:
     """Return commands that visit the service."""
-    if event.url is not None:
+    if event.url is not None and event.url.startswith("http"):
         return [f"curl {event.url}"]
     known = {5432: "psql -h {host} -p {port}", 22: "ssh -p {port} {host}", 6379: "redis-cli -h {host} -p {port}"}
     return [known.get(a.port, "nc {host} {port}").format(host=a.host, port=a.port) for a in event.addresses[:1]]
