@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent
 BIN = ROOT / ".venv" / "bin"
 STAMP = ROOT / ".venv" / ".drtp-setup"
 MEMBERS = sorted(p.parent for folder in ("packages", "plugins") for p in (ROOT / folder).glob("*/pyproject.toml"))
-SOURCES = [str(p.relative_to(ROOT)) for p in (*sorted((ROOT / "packages").iterdir()), *sorted((ROOT / "plugins").iterdir()))]
+SOURCES = [str((member / "src").relative_to(ROOT)) for member in MEMBERS]
 
 
 def _digest() -> str:
@@ -28,21 +28,26 @@ def _digest() -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
+def _wanted() -> list[str]:
+    """Return what an environment for developing installs: every member, editable, and the tools."""
+    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    return [*(arg for m in MEMBERS for arg in ("-e", f"{m}[testing]" if m.name == "drtp-protocol" else str(m))), *dev]
+
+
 def _install(session: nox.Session) -> None:
-    """Install every member, editable, and the tools; nothing to do when no pyproject changed."""
+    """Install what is wanted; nothing to do when no pyproject changed."""
     if STAMP.exists() and STAMP.read_text() == _digest():
         return
-    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
-    editable = [arg for m in MEMBERS for arg in ("-e", f"{m}[testing]" if m.name == "drtp-protocol" else str(m))]
-    session.run(
-        str(BIN / "uv"), "pip", "install", "--quiet", "--python", str(BIN / "python"), "--constraint", "constraints.txt",
-        *editable, *dev, external=True,
-    )  # fmt: skip
+    _run(
+        session, "uv", "pip", "install", "--quiet", "--python", str(BIN / "python"), "-c", "constraints.txt", *_wanted()
+    )
     STAMP.write_text(_digest())
 
 
 def _run(session: nox.Session, tool: str, *args: str, **env: str) -> None:
-    session.run(str(BIN / tool), *args, external=True, env={**os.environ, **env})
+    # Many processes are started: without cached bytecode each would compile what it imports.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    session.run(str(BIN / tool), *args, external=True, env={**kept, **env}, include_outer_env=False)
 
 
 @nox.session
@@ -87,7 +92,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy, strict, over every package and plugin."""
     _install(session)
-    _run(session, "mypy", *(f"{s}/src" for s in SOURCES))
+    _run(session, "mypy", *SOURCES)
 
 
 @nox.session
@@ -140,13 +145,20 @@ def figures(session: nox.Session) -> None:
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write constraints.txt anew from what resolves today."""
-    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
-    editable = [arg for m in MEMBERS for arg in ("-e", str(m))]
-    _run(session, "uv", "pip", "install", "--quiet", "--upgrade", "--python", str(BIN / "python"), *editable, *dev)
+    _run(session, "uv", "pip", "install", "--quiet", "--upgrade", "--python", str(BIN / "python"), *_wanted())
     freeze = session.run(
-        str(BIN / "uv"), "pip", "freeze", "--exclude-editable", "--python", str(BIN / "python"), external=True, silent=True
+        str(BIN / "uv"),
+        "pip",
+        "freeze",
+        "--exclude-editable",
+        "--python",
+        str(BIN / "python"),
+        external=True,
+        silent=True,
     )
-    lines = [line for line in str(freeze).splitlines() if "==" in line and not line.startswith(("pip==", "setuptools=="))]
+    lines = [
+        line for line in str(freeze).splitlines() if "==" in line and not line.startswith(("pip==", "setuptools=="))
+    ]
     (ROOT / "constraints.txt").write_text("\n".join(lines) + "\n")
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from drtp_testkit.cloud import CloudError, LocalCloud
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>DRTP demo</title>
-<style>body{font:18px/1.5 system-ui;max-width:36em;margin:4em auto;padding:0 1em}code{background:#eee;padding:.1em .3em}</style>
+<style>body{font:18px/1.5 system-ui;max-width:36em;margin:4em auto}code{background:#eee;padding:.1em .3em}</style>
 <h1>It works</h1><p>This page is served by a small web server that listens on <code>127.0.0.1</code> only. You reached
 it through a public gateway (Envoy), a tunnel server and an agent that dialled out: no port of it is open.</p></html>
 """

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from drtp_api.hooks import Hooks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,1 +1,1 @@
-"""What the parts of DRTP agree on: resources, plugin hooks, grants, error codes, the Kubernetes client protocol and the data plane."""
+"""What the parts of DRTP agree on: resources, hooks, grants, error codes, the Kubernetes client, the data plane."""

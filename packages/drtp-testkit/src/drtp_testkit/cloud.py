@@ -182,7 +182,18 @@ class LocalCloud(EventProcess):
         self.state_dir = state_dir
         ports = ["--http-port", "0", "--api-port", "0", "--registration-port", "0"] if any_port else []
         super().__init__(
-            [command("drtp"), "local", "--state-dir", str(state_dir), "--gateway", gateway, "-o", "json", *ports, *args],
+            [
+                command("drtp"),
+                "local",
+                "--state-dir",
+                str(state_dir),
+                "--gateway",
+                gateway,
+                "-o",
+                "json",
+                *ports,
+                *args,
+            ],
             env={"DRTP_STATE_DIR": str(state_dir)},
         )
         self.info: dict[str, Any] = {}
