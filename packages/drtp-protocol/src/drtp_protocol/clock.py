@@ -142,7 +142,7 @@ class Clock(Core):
     ) -> None:
         """Send GOAWAY and let streams finish; a later call may only shorten the time."""
         frame = GoAway(
-            last_id=self._last_remote_id,
+            last_id=self._processed(),
             code=code,
             retry_after_ms=min(_MAX_MS, round(retry_after * 1000)),
             drain_ms=max(1, min(_MAX_MS, round(drain * 1000))),
@@ -152,6 +152,7 @@ class Clock(Core):
         self._control += serialize(frame)  # refuses what cannot be sent before anything changed
         self._move(ConnectionInput.SEND_GOAWAY)
         self._goaway_sent = True
+        self._told_last_id = frame.last_id
         self._stop_leasing(now + drain)
         if not self._streams:
             self._terminate(ErrorCode.NO_ERROR, "no streams to wait for after GOAWAY")

@@ -101,6 +101,7 @@ class Core:
         "_streams_offered",
         "_streams_opened",
         "_streams_refused",
+        "_told_last_id",
         "_transcript",
         "_welcome",
         "dead_after",
@@ -154,7 +155,8 @@ class Core:
         self._rate = DeliveryRate(limits.max_frame)
         self._max_frame = limits.max_frame
         self._goaway_sent = self._goaway_received = False
-        self._goaway_last_id = 0
+        self._goaway_last_id = 0  # what the peer told
+        self._told_last_id: int | None = None  # what we told
 
         self._partial = bytearray()
         self._need = 0
@@ -213,6 +215,10 @@ class Core:
             raise RemoteProtocolError(message, ErrorCode.ENHANCE_YOUR_CALM)
         self._write(kind, stream_id, payload)
 
+    def _processed(self) -> int:
+        """Return the last id for GOAWAY; streams that crossed the first GOAWAY are not processed and do not raise it."""
+        return self._last_remote_id if self._told_last_id is None else self._told_last_id
+
     def _charge(self, cost: int, what: str) -> None:
         """Take calm tokens; free for an agent.
 
@@ -245,7 +251,7 @@ class Core:
             return
         if answer:
             told = reason.encode(errors="replace")[:MAX_GOAWAY_REASON].decode(errors="ignore")
-            frame = GoAway(last_id=self._last_remote_id, code=code, reason=told if self._established else "")
+            frame = GoAway(last_id=self._processed(), code=code, reason=told if self._established else "")
             self._control += serialize(frame)
         else:
             self._control.clear()

@@ -122,6 +122,16 @@ def test_a_second_goaway_does_not_lengthen_the_time(duo):
     assert duo.edge._drain_deadline == duo.now + 5
 
 
+def test_an_open_that_crossed_a_goaway_does_not_raise_the_last_id(duo, tcp):
+    stream_id = duo.open()
+    duo.edge.open_stream(tcp, now=duo.now)
+    duo.agent.go_away(drain=30, now=duo.now)
+    duo.pump()
+    duo.agent.go_away(drain=20, now=duo.now)
+    duo.agent.go_away(drain=0, now=duo.now)
+    assert {frame.last_id for frame in duo.sent(duo.agent)} == {stream_id}
+
+
 def test_going_away_is_possible_in_any_state_at_once_and_after_the_end_never():
     agent = Connection(Role.AGENT, now=0.0, nonce=bytes(32), hello=HELLO)
     with pytest.raises(WrongState, match="go away"):
