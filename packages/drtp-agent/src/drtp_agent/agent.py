@@ -80,7 +80,7 @@ class AgentConfig:
     """Whether visitors are restricted to networks, so that a check from here may be refused."""
     check_target: bool = True
     start_timeout: float = 60.0
-    policy: Policy = Policy()  # noqa: RUF009 - frozen
+    policy: Policy = Policy()
 
 
 @attrs.frozen(kw_only=True)

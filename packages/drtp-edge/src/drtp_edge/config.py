@@ -166,7 +166,7 @@ class DaemonConfig:
     ca_bundle: Path | None = None
     server_name: str | None = None
     data_host: str = "127.0.0.1"
-    data_ports: PortRange = PortRange()  # noqa: RUF009 - frozen
+    data_ports: PortRange = PortRange()
     gateways: tuple[Network, ...] = ()
     direct_host: str | None = None
     direct_http_port: int = 0

@@ -82,7 +82,7 @@ def route(catalog: Catalog, roster: Roster, host: str) -> str:
         if not roster.candidates(key):
             raise HeadError(HTTPStatus.SERVICE_UNAVAILABLE, "Tunnel not online. Its agent is not connected.")
         return key
-    raise HeadError(HTTPStatus.NOT_FOUND, f"No service has the host name {host[:253]!r}.")
+    raise HeadError(HTTPStatus.NOT_FOUND, f"no such tunnel: {host[:253]!r}")
 
 
 @attrs.define(kw_only=True, eq=False)

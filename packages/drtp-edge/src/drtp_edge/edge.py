@@ -62,11 +62,11 @@ class EdgeOptions:
 
     name: str
     data_host: str = "127.0.0.1"
-    data_ports: PortRange = PortRange()  # noqa: RUF009 - frozen
+    data_ports: PortRange = PortRange()
     direct_host: str | None = None
     direct_http_port: int = 0
     gateways: tuple[Network, ...] = ()
-    wire_limits: Limits = Limits()  # noqa: RUF009 - frozen
+    wire_limits: Limits = Limits()
 
 
 class Edge:

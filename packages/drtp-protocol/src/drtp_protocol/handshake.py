@@ -112,7 +112,7 @@ class Hello:
     capabilities: Capability = Capability.NONE
     versions: tuple[int, ...] = (VERSION,)
     nonce: bytes = bytes(32)
-    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    limits: Limits = Limits()
     extensions: tlv.Extensions = ()
 
     def __attrs_post_init__(self) -> None:
@@ -189,7 +189,7 @@ class Challenge:
     server_time: int = 0
     version: int = VERSION
     nonce: bytes = bytes(32)
-    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    limits: Limits = Limits()
     extensions: tlv.Extensions = ()
 
     def __attrs_post_init__(self) -> None:
@@ -326,7 +326,7 @@ class Welcome:
     resume: bytes | None = None
     udp_path: bytes | None = None
     keepalive: tuple[int, int] | None = None
-    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    limits: Limits = Limits()
     extensions: tlv.Extensions = ()
 
     def __attrs_post_init__(self) -> None:
