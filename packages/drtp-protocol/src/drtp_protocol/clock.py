@@ -12,7 +12,7 @@ from .core import Core
 from .errors import ErrorCode
 from .events import LeaseExpiring, RttMeasured, StreamReset
 from .flow import RttEstimate
-from .frames import HEADER_SIZE, MAX_REASON, FrameType, GoAway, Reset, serialize
+from .frames import FrameType, GoAway, reset_payload, serialize
 from .handshake import Welcome
 from .states import ConnectionInput, ConnectionState, StreamInput, StreamState
 from .status import Role
@@ -193,7 +193,7 @@ class Clock(Core):
 
     def _reset(self, stream: Stream, code: ErrorCode, reason: str) -> None:
         """Reset a stream by this end's own decision and tell the shell."""
-        self._write(FrameType.RESET, stream.stream_id, _reset_payload(code, 0, reason))
+        self._write(FrameType.RESET, stream.stream_id, reset_payload(code, 0, reason))
         self._events.append(StreamReset(stream.stream_id, code, 0, reason, remote=False))
         self._close(stream, StreamInput.SEND_RESET)
 
@@ -207,9 +207,3 @@ class Clock(Core):
 
 
 _HALF_CLOSED = frozenset({StreamState.HALF_CLOSED_LOCAL, StreamState.HALF_CLOSED_REMOTE})
-
-
-def _reset_payload(code: int, detail: int, reason: str) -> bytes:
-    """Return the payload of RESET; a reason that is too long is cut at a character."""
-    told = reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
-    return serialize(Reset(1, code, detail, told))[HEADER_SIZE:]

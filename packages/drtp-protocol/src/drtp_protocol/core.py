@@ -33,7 +33,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 _ESTABLISHED: Final = frozenset(
     {ConnectionState.OPEN, ConnectionState.REAUTH, ConnectionState.REWELCOME, ConnectionState.DRAINING}
 )
-_MAY_OPEN: Final = _ESTABLISHED - {ConnectionState.DRAINING}
+MAY_OPEN: Final = _ESTABLISHED - {ConnectionState.DRAINING}
 
 
 class Core:
@@ -216,7 +216,7 @@ class Core:
         self._write(kind, stream_id, payload)
 
     def _processed(self) -> int:
-        """Return the last id for GOAWAY; streams that crossed the first GOAWAY are not processed and do not raise it."""
+        """Return the last id for GOAWAY; streams that crossed the first GOAWAY do not raise it."""
         return self._last_remote_id if self._told_last_id is None else self._told_last_id
 
     def _charge(self, cost: int, what: str) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "check_header",
     "parse",
     "parse_payload",
+    "reset_payload",
     "serialize",
     "serialize_payload",
 ]
@@ -428,6 +429,16 @@ def _pack(layout: struct.Struct, *numbers: int) -> bytes:
 def _encode_text(text: str) -> bytes:
     """Encode a reason; a lone surrogate (from a path or a socket error) must not stop a RESET."""
     return text.encode(errors="replace")
+
+
+def reset_payload(code: int, detail: int, reason: str) -> bytes:
+    """Return the payload of RESET; a reason that is too long is cut at a character.
+
+    Raises:
+        InvalidMetadata: code or detail is out of range.
+    """
+    told = _encode_text(reason)[:MAX_REASON].decode(errors="ignore")
+    return _reset(Reset(1, code, detail, told))
 
 
 def _reset(frame: Reset) -> bytes:

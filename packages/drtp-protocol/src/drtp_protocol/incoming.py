@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .calm import COST_EXTENSION, COST_LATE, COST_PING, COST_REFUSAL, COST_REPORT, COST_RESET, COST_TINY_WINDOW
-from .clock import _reset_payload
 from .core import LATE_FRAME_COST, Buffer
 from .errors import ErrorCode, RemoteProtocolError
 from .events import (
@@ -40,6 +39,7 @@ from .frames import (
     Window,
     check_header,
     parse_payload,
+    reset_payload,
 )
 from .greeting import Greeting
 from .handshake import PREFACE, Auth, Capability, Challenge, Hello, Welcome
@@ -332,7 +332,7 @@ class Incoming(Greeting):
         self._last_remote_id = stream_id
         self._streams_refused += 1
         self._late_allowance += self.limits.base_window
-        self._reply(FrameType.RESET, stream_id, _reset_payload(code, 0, reason))
+        self._reply(FrameType.RESET, stream_id, reset_payload(code, 0, reason))
 
     def _on_accept(self, frame: Accept) -> None:
         stream = self._streams.get(frame.stream_id)

@@ -12,8 +12,8 @@ import struct
 from collections import deque
 from typing import Final
 
-from .clock import Clock, _reset_payload
-from .core import _MAY_OPEN, Buffer
+from .clock import Clock
+from .core import MAY_OPEN, Buffer
 from .errors import (
     ErrorCode,
     InvalidMetadata,
@@ -24,7 +24,7 @@ from .errors import (
 )
 from .events import StreamClosed, StreamWritable
 from .flow import MIN_GROWTH_TIME, SAMPLE_TIME
-from .frames import FLAG, HEADER, HEADER_SIZE, FrameType
+from .frames import FLAG, HEADER, HEADER_SIZE, FrameType, reset_payload
 from .handshake import Capability
 from .limits import LAST_STREAM_ID
 from .metadata import OpenMetadata
@@ -61,7 +61,7 @@ class Outgoing(Clock):
             SendBufferFull: the carrier does not take the control frames that already wait.
             InvalidMetadata: it exceeds 4 KiB, or names a service that WELCOME does not bind.
         """
-        if self.state not in _MAY_OPEN:
+        if self.state not in MAY_OPEN:
             raise WrongState(f"cannot open a stream: the connection is in state {self.state.value}")
         if self.role is Role.AGENT and not self._capabilities() & Capability.AGENT_OPEN:
             raise WrongState("cannot open a stream: an agent may only with the capability AGENT_OPEN")
@@ -121,7 +121,7 @@ class Outgoing(Clock):
         if stream is None:
             self._known_closed(stream_id)
             return
-        self._write(FrameType.RESET, stream_id, _reset_payload(code, detail, reason))
+        self._write(FrameType.RESET, stream_id, reset_payload(code, detail, reason))
         self._close(stream, StreamInput.SEND_RESET)
 
     def _finish(self, stream: Stream, moved: StreamInput) -> None:
