@@ -332,6 +332,32 @@ def test_a_drain_lets_streams_finish_and_then_ends_in_order(run, rig):
     run(scenario)
 
 
+def test_the_last_bytes_of_a_drained_tunnel_arrive_though_its_carrier_is_slow(run, rig):
+    async def scenario(engine):
+        pair = await rig(engine, limits=Limits(base_window=1_000_000))
+        pair.edge.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        stream_id, visitor, service = await pair.visit()
+        service.shutdown(socket.SHUT_WR)
+        assert await receive_end(visitor) == (b"", "eof")
+        pair.edge.tunnel.go_away(drain=10)
+        data = random.Random(10).randbytes(700_000)
+
+        async def source():
+            await send_all(visitor, data)
+            visitor.close()
+
+        _, (received, end) = await asyncio.gather(source(), receive_end(service))
+        assert end == "eof"
+        assert received == data
+        edge, agent = await pair.over(stream_id)
+        assert edge.code is agent.code is ErrorCode.NO_ERROR
+        await until(lambda: pair.agent.ended)
+        assert pair.agent.ended == (None,)
+        await pair.finish()
+
+    run(scenario)
+
+
 def test_a_stream_that_ended_well_reaches_its_slow_socket_after_the_tunnel_is_gone(run, rig):
     async def scenario(engine):
         pair = await rig(engine)

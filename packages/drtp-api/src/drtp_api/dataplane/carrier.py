@@ -22,6 +22,9 @@ from drtp_api.dataplane.sockopt import reset_close
 LINGER = 2.0
 """Seconds that a closed carrier waits for the peer's end, so that its last frames (GOAWAY) are not cut off by a RST."""
 
+PATIENCE = 10.0
+"""Seconds without progress after which a closed carrier gives up sending its last bytes."""
+
 
 class CarrierClosed(ConnectionError):  # noqa: N818 - a state of the carrier, as everyone here calls it
     """The byte stream ended without the peer's goodbye: reset, truncated, or closed here."""
@@ -80,8 +83,11 @@ class Carrier(Protocol):
     def rearm(self, *, read: bool = False, write: bool = False) -> None:
         """Ask for reports again after running dry or full; nothing to do on edge-triggered engines."""
 
-    def close(self) -> None:
-        """Send what was taken, say goodbye, close. Nothing is reported any more. Idempotent."""
+    def close(self, last: bytes = b"") -> None:
+        """Send what was taken, then ``last``, say goodbye, close; all of it in the background.
+
+        Nothing is reported any more. Idempotent.
+        """
 
     def abort(self) -> None:
         """Close at once with a reset. Idempotent."""
@@ -143,12 +149,12 @@ class SocketCarrier:
         """Ask for reports again."""
         self._engine.rearm(self._sock, read=read, write=write)
 
-    def close(self) -> None:
-        """Half-close and linger until the peer ends, too."""
+    def close(self, last: bytes = b"") -> None:
+        """Send ``last``, half-close, and linger until the peer ends, too."""
         if not self._closed:
             self._closed = True
             self._engine.remove(self._sock)
-            Farewell(self._engine, self._sock)
+            Farewell(self._engine, self._sock, last)
 
     def abort(self) -> None:
         """Close with a reset."""
@@ -162,8 +168,8 @@ class Farewell(Handler):
     """Closes a socket without losing its last bytes.
 
     Closing a socket that has unread bytes resets the connection and may destroy what the peer has not read yet. So
-    this sends ``rest``, half-closes, reads and forgets what still comes, and closes at the peer's end or after
-    :data:`LINGER` seconds.
+    this sends ``rest`` for as long as the peer takes some of it every :data:`PATIENCE` seconds, half-closes, reads and
+    forgets what still comes, and closes at the peer's end or after :data:`LINGER` seconds.
     """
 
     __slots__ = ("_engine", "_rest", "_sock", "_timer")
@@ -174,20 +180,15 @@ class Farewell(Handler):
         self._sock = sock
         self._rest = memoryview(rest)
         self._timer: TimerHandle | None = None
-        if sock.fileno() < 0:
-            return
-        self._flush()
         if sock.fileno() >= 0:
-            self._timer = engine.call_later(LINGER, self._finish)
             engine.add(sock, self)
+            self._flush()
 
     def on_io(self, readable: bool, writable: bool, hangup: bool) -> None:  # noqa: ARG002
         """Send the rest, discard what comes, finish at the end."""
-        if self._sock.fileno() < 0:
-            return
-        if writable and self._rest:
+        if self._sock.fileno() >= 0 and writable and self._rest:
             self._flush()
-        if readable:
+        if self._sock.fileno() >= 0 and readable:
             self._discard()
 
     def on_turn(self) -> None:
@@ -198,13 +199,20 @@ class Farewell(Handler):
         """Close."""
         self._finish()
 
+    def _wait(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._engine.call_later(seconds, self._finish)
+
     def _flush(self) -> None:
         try:
             while self._rest:
                 self._rest = self._rest[self._sock.send(self._rest) :]
             self._sock.shutdown(SHUT_WR)
+            self._wait(LINGER)
         except BlockingIOError:
             self._engine.rearm(self._sock, write=True)
+            self._wait(PATIENCE)
         except OSError:
             self._finish()
 
@@ -212,8 +220,9 @@ class Farewell(Handler):
         try:
             if self._sock.recv_into(self._engine.scratch.receive):
                 self._engine.schedule(self)
-            else:
+            elif not self._rest:
                 self._finish()
+            # Else the peer only half-closed: it may still read.
         except BlockingIOError:
             self._engine.rearm(self._sock, read=True)
         except OSError:

@@ -95,7 +95,7 @@ class EpollEngine:
 
     def add(self, sock: socket | int, handler: Handler) -> None:
         """Watch a descriptor; see :meth:`Engine.add`."""
-        number = file_number(sock)
+        number = sock if type(sock) is int else sock.fileno()  # type: ignore[union-attr]
         if number in self._handlers:
             raise ValueError(f"descriptor {number} is already watched")
         self._epoll.register(number, self._mask)
@@ -103,7 +103,7 @@ class EpollEngine:
 
     def remove(self, sock: socket | int, *, closing: bool = False) -> None:
         """Stop watching a descriptor; the kernel forgets closed ones by itself."""
-        number = file_number(sock)
+        number = sock if type(sock) is int else sock.fileno()  # type: ignore[union-attr]
         if self._handlers.pop(number, None) is not None and not closing:
             self._epoll.unregister(number)
 

@@ -47,6 +47,7 @@ class Sender:
         "_carrier",
         "_conn",
         "_engine",
+        "_level",
         "_pack_size",
         "_streams",
         "_tunnel",
@@ -67,6 +68,7 @@ class Sender:
     ) -> None:
         self._tunnel = tunnel
         self._engine = engine
+        self._level = not engine.edge_triggered
         self._carrier = carrier
         self._conn = connection
         self._streams = streams
@@ -134,21 +136,19 @@ class Sender:
                         position = 0
                         small = False
             # Filling may have made control frames (a reset, say), which go before any further frame.
-            if budget <= 0 or not conn.wants_write or not (control or filled):
+            if budget <= 0 or not (control or filled) or not conn.wants_write:
                 break
         if position and not self._transmit(buffer[:position]):
             return False
         return budget <= 0
 
-    def finish(self) -> None:
-        """Send the core's last words as far as the carrier takes them."""
+    def finish(self) -> bytes:
+        """Return all that is still owed to the peer: what the carrier refused, then the core's last words."""
         if self.failed:
-            return
-        if self._backlog is not None and not self._unblocked():
-            return
-        last = self._conn.data_to_send(CONTROL_SIZE, now=self._engine.now())
-        if last:
-            self._transmit(memoryview(last))
+            return b""
+        backlog = b"" if self._backlog is None else bytes(self._backlog)
+        self._backlog = None
+        return backlog + self._conn.data_to_send(CONTROL_SIZE, now=self._engine.now())
 
     def _fill(self, splice: Splice, frame: memoryview) -> int:
         """Make one frame from a socket's bytes and return its size, 0 if there is none."""
@@ -178,7 +178,8 @@ class Sender:
         if dry:
             splice.wanted = False
             conn.want_send(splice.stream_id, False)
-            self._engine.rearm(splice.sock, read=True)
+            if self._level:
+                self._engine.rearm(splice.sock, read=True)
             if not size:
                 return 0
         conn.commit(splice.stream_id, size, frame, fin)

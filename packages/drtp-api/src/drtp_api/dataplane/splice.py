@@ -126,7 +126,10 @@ class Splice(Handler):
                 self.flush()
         if readable and not self.wanted and not self.fin_sent and not self.connecting:
             self.wanted = True
-            self.tunnel.bytes_wait(self.stream_id)
+            tunnel = self.tunnel
+            tunnel.connection.want_send(self.stream_id)
+            if not tunnel.scheduled:
+                tunnel.engine.schedule(tunnel)
 
     def on_fault(self, error: Exception) -> None:
         """Reset the stream: its handler is broken, its neighbours are not."""

@@ -288,8 +288,8 @@ class TlsCarrier(Handler):
         self._unsent = None
         return True
 
-    def close(self) -> None:
-        """Send close_notify after what was taken, and linger until the peer ends, too."""
+    def close(self, last: bytes = b"") -> None:
+        """Send what was taken, ``last`` and close_notify, and linger until the peer ends, too."""
         if self._closed:
             return
         self._closed = True
@@ -297,6 +297,9 @@ class TlsCarrier(Handler):
         self._engine.remove(self._sock)
         rest = b"" if self._unsent is None else bytes(self._unsent)
         with contextlib.suppress(ssl.SSLError):
+            view = memoryview(last)
+            while view:
+                view = view[self._tls.write(view) :]
             # It asks for the peer's goodbye, which nobody waits for; ours is in the BIO by then.
             self._tls.unwrap()
         Farewell(self._engine, self._sock, rest + self._outgoing.read())

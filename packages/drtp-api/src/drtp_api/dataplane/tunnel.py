@@ -16,9 +16,10 @@ import contextlib
 from collections.abc import Sequence
 from socket import socket
 
+from drtp_api.dataplane.alarm import Alarm
 from drtp_api.dataplane.carrier import Carrier
 from drtp_api.dataplane.conduct import Held, TunnelHandler, TunnelLost, ending
-from drtp_api.dataplane.engine import Engine, Handler, TimerHandle
+from drtp_api.dataplane.engine import Engine, Handler
 from drtp_api.dataplane.sender import Sender
 from drtp_api.dataplane.splice import ClosedBy, Splice, StreamSummary
 from drtp_protocol import (
@@ -45,8 +46,6 @@ TURN_SIZE = 256 * 1024
 PACK_SIZE = 64 * 1024
 """Assembled bytes that are worth a system call of their own; fewer wait for more within the same turn."""
 
-_TIMER_SLACK = 0.001
-
 __all__ = ["PACK_SIZE", "TURN_SIZE", "StreamSummary", "Tunnel", "TunnelHandler", "TunnelLost"]
 
 
@@ -63,20 +62,21 @@ class Tunnel(Handler):
     """
 
     __slots__ = (
+        "_alarm",
+        "_attention",
         "_carrier",
         "_closed",
-        "_conn",
         "_draining_events",
         "_failure",
         "_handler",
         "_hangup",
         "_held",
+        "_level",
         "_readable",
         "_sender",
         "_started",
         "_streams",
-        "_timer",
-        "_timer_at",
+        "connection",
         "engine",
         "error",
     )
@@ -95,8 +95,13 @@ class Tunnel(Handler):
         self.engine = engine
         self.error: Exception | None = None
         """Why the tunnel ended, once it has; None while it lives and after an orderly end."""
+        self.connection = connection
+        """The core. After calling a method of it that has something to send, call :meth:`wake`."""
+        self._level = not engine.edge_triggered
+        """Whether the engine must be asked again after running dry; tested where asking in vain would cost a call."""
+        self._attention = True
+        """Whether somebody else may have made events in the core."""
         self._carrier = carrier
-        self._conn = connection
         self._handler = handler
         self._streams: dict[int, Splice] = {}
         self._held: dict[int, Held | None] = {}
@@ -109,15 +114,9 @@ class Tunnel(Handler):
         self._closed = False
         self._draining_events = False
         self._failure: OSError | None = None
-        self._timer: TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(engine, connection, self.wake)
 
     # What is known
-
-    @property
-    def connection(self) -> Connection:
-        """The core. After calling a method of it that has something to send, call :meth:`wake`."""
-        return self._conn
 
     @property
     def carrier(self) -> Carrier:
@@ -163,6 +162,7 @@ class Tunnel(Handler):
     def wake(self) -> None:
         """Look at the core again: it has something to send, or an event, or another deadline."""
         if not self._closed:
+            self._attention = True
             self.engine.schedule(self)
 
     def open(self, metadata: OpenMetadata) -> int:
@@ -171,10 +171,11 @@ class Tunnel(Handler):
         Raises:
             LocalProtocolError: the core cannot open one now (limits, drain, not established).
         """
-        stream_id = self._conn.open_stream(metadata, now=self.engine.now())
+        stream_id = self.connection.open_stream(metadata, now=self.engine.now())
         if metadata.protocol is Protocol.TCP:
             self._held[stream_id] = None
-        self.wake()
+        if not self.scheduled:
+            self.engine.schedule(self)
         return stream_id
 
     def attach(
@@ -207,7 +208,7 @@ class Tunnel(Handler):
         if self._closed or stream_id not in self._held:
             raise WrongState(f"stream {stream_id}: over, unknown or attached; a socket cannot be attached")
         now = self.engine.now()
-        opener = (stream_id & 1) == (self._conn.role is Role.AGENT)
+        opener = (stream_id & 1) == (self.connection.role is Role.AGENT)
         splice = Splice(self, stream_id, sock, opener=opener, now=now)
         held = self._held.pop(stream_id)
         if early:
@@ -234,8 +235,9 @@ class Tunnel(Handler):
             if watched or early:
                 # Its report went to an earlier handler, or there is something to send for certain.
                 splice.wanted = True
-                self._conn.want_send(stream_id)
-        self.wake()
+                self.connection.want_send(stream_id)
+        if not self.scheduled:
+            self.engine.schedule(self)
 
     def accept(self, stream_id: int) -> None:
         """Accept a stream that the peer opened before its socket is connected, or a flow, which has none.
@@ -243,7 +245,7 @@ class Tunnel(Handler):
         Raises:
             LocalProtocolError: the core does not know it, or it is accepted already.
         """
-        self._conn.accept_stream(stream_id)
+        self.connection.accept_stream(stream_id)
         if (splice := self._streams.get(stream_id)) is not None:
             splice.accepted = True
         elif stream_id in self._held:
@@ -255,7 +257,7 @@ class Tunnel(Handler):
     def reset(self, stream_id: int, code: ErrorCode, detail: int = 0, reason: str = "") -> None:
         """Reset a stream, and its socket if one is attached. Harmless when the stream is over."""
         with contextlib.suppress(LocalProtocolError):
-            self._conn.reset_stream(stream_id, code, detail, reason)
+            self.connection.reset_stream(stream_id, code, detail, reason)
         self._held.pop(stream_id, None)
         if (splice := self._streams.get(stream_id)) is not None:
             self._end(splice, "reset", code=code, detail=detail, reason=reason)
@@ -278,7 +280,7 @@ class Tunnel(Handler):
         splice.dead = True
         self.engine.remove(splice.sock)
         with contextlib.suppress(LocalProtocolError):
-            self._conn.reset_stream(stream_id, ErrorCode.CANCEL)
+            self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
         self.wake()
         return splice.sock, bytes(splice.retained) + (b"" if splice.early is None else bytes(splice.early))
 
@@ -291,7 +293,9 @@ class Tunnel(Handler):
         alternates: Sequence[str] = (),
     ) -> None:
         """Announce the end: nothing new is opened, and streams have ``drain`` seconds to finish."""
-        self._conn.go_away(code, drain=drain, retry_after=retry_after, alternates=alternates, now=self.engine.now())
+        self.connection.go_away(
+            code, drain=drain, retry_after=retry_after, alternates=alternates, now=self.engine.now()
+        )
         self.wake()
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
@@ -299,7 +303,7 @@ class Tunnel(Handler):
         if self._closed:
             return
         with contextlib.suppress(LocalProtocolError):
-            self._conn.go_away(code, drain=0, now=self.engine.now())
+            self.connection.go_away(code, drain=0, now=self.engine.now())
         self._terminate(None)
 
     def abort(self) -> None:
@@ -310,15 +314,15 @@ class Tunnel(Handler):
 
     # From the engine and the carrier
 
-    def on_io(self, readable: bool, writable: bool, hangup: bool) -> None:
-        """Read what the carrier has; send in this turn if it became writable."""
+    def on_io(self, readable: bool, writable: bool, hangup: bool) -> None:  # noqa: ARG002
+        """Read what the carrier has; sending is tried in any case."""
         if self._closed:
             return
         if hangup:
             self._hangup = True
         if readable:
             self._receive()
-        if (writable or readable) and not self._closed:
+        if not self.scheduled and not self._closed:
             self.engine.schedule(self)
 
     def on_turn(self) -> None:
@@ -331,43 +335,20 @@ class Tunnel(Handler):
                 return
         if self._sender.pump() or self._readable:
             self.engine.schedule(self)
-        self._dispatch(self.engine.now())
-        if self._closed:
-            return
-        if self._conn.close_after_send and not self._sender.waiting_bytes:
-            self._terminate(None)
-        self._arm_timer()
+        if self._attention or self.connection.close_after_send:
+            self._attention = False
+            self._dispatch(self.engine.now())
+            if self._closed:
+                return
+            if self.connection.close_after_send and not self._sender.waiting_bytes:
+                self._terminate(None)
+        self._alarm.arm()
 
     def on_fault(self, error: Exception) -> None:
         """End: this tunnel is broken, others are not."""
         if not self._closed:
             self._sender.failed = True
             self._terminate(error)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._closed:
-            return
-        now = self.engine.now()
-        deadline = self._conn.next_timeout()
-        if deadline is not None and deadline <= now:
-            self._conn.handle_timeout(now=now)
-            self.engine.schedule(self)
-        self._arm_timer()
-
-    def _arm_timer(self) -> None:
-        """Wake at the core's next deadline. A timer that is early costs less than one moved at every turn."""
-        if self._closed:
-            return
-        deadline = self._conn.next_timeout()
-        if deadline is None:
-            return
-        if self._timer is not None:
-            if self._timer_at <= deadline + _TIMER_SLACK:
-                return
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self.engine.call_later(max(0.0, deadline - self.engine.now()), self._on_timer)
 
     # Receiving
 
@@ -381,7 +362,7 @@ class Tunnel(Handler):
             self._readable = False
             if self._sender.failed:
                 self._lost(ConnectionResetError("the carrier failed while sending"))
-            else:
+            elif self._level:
                 self._carrier.rearm(read=True)
             return
         except OSError as error:
@@ -390,10 +371,11 @@ class Tunnel(Handler):
         if not size:
             self._lost(None)
             return
-        self._conn.receive_data(view[:size], now=now)
+        self.connection.receive_data(view[:size], now=now)
         if size < len(view) and not self._hangup:
             self._readable = False
-            self._carrier.rearm(read=True)
+            if self._level:
+                self._carrier.rearm(read=True)
         else:
             self._readable = True
         self._dispatch(now)
@@ -404,7 +386,7 @@ class Tunnel(Handler):
             return
         self._draining_events = True
         try:
-            next_event = self._conn.next_event
+            next_event = self.connection.next_event
             streams = self._streams
             while (event := next_event()) is not None:
                 if type(event) is DataReceived:
@@ -425,6 +407,8 @@ class Tunnel(Handler):
 
     def _act(self, event: Event) -> None:
         match event:
+            case StreamClosed():
+                self._held.pop(event.stream_id, None)
             case StreamOpened():
                 if event.metadata.protocol is Protocol.TCP:
                     self._held[event.stream_id] = None
@@ -436,8 +420,6 @@ class Tunnel(Handler):
                     splice.accepted = True
                     splice.retained = None
                 self._tell(event)
-            case StreamClosed():
-                self._held.pop(event.stream_id, None)
             case ConnectionTerminated():
                 self._tell(event)
                 self._terminate(ending(event) or self._failure)
@@ -446,7 +428,8 @@ class Tunnel(Handler):
 
     def _tell(self, event: Event) -> None:
         """Tell the handler of an event; contain what it raises. What it has done may need to be sent."""
-        self.engine.schedule(self)
+        if not self.scheduled:
+            self.engine.schedule(self)
         try:
             self._handler.on_tunnel_event(self, event)
         except Exception as error:
@@ -483,11 +466,6 @@ class Tunnel(Handler):
 
     # From splices
 
-    def bytes_wait(self, stream_id: int) -> None:
-        """Note that a socket has bytes."""
-        self._conn.want_send(stream_id)
-        self.engine.schedule(self)
-
     def sending_failed(self) -> None:
         """Read what the peer said before the carrier stopped taking bytes: its reason may be there."""
         self._readable = True
@@ -504,20 +482,24 @@ class Tunnel(Handler):
 
     def bytes_left(self, stream_id: int, size: int) -> None:
         """Return credit for bytes that a socket took after refusing them first."""
-        self._conn.acknowledge(stream_id, size, now=self.engine.now())
+        self.connection.acknowledge(stream_id, size, now=self.engine.now())
         self.engine.schedule(self)
 
     def socket_connected(self, splice: Splice) -> None:
         """Accept the stream, now that its socket is connected."""
         splice.connected = self.engine.now()
-        # A report that came while it was connecting was not used.
-        self.engine.rearm(splice.sock, read=True)
+        if self._level:
+            # A report that came while it was connecting was not used.
+            self.engine.rearm(splice.sock, read=True)
         if not splice.opener and not splice.accepted:
             splice.accepted = True
             # The opener may have reset it already: the core knows, and its event is on the way to us.
-            with contextlib.suppress(NoSuchStream):
-                self._conn.accept_stream(splice.stream_id)
-            self.engine.schedule(self)
+            try:  # noqa: SIM105 - suppress() costs more than the call, for every connection
+                self.connection.accept_stream(splice.stream_id)
+            except NoSuchStream:
+                pass
+            if not self.scheduled:
+                self.engine.schedule(self)
         if splice.leftover is not None:
             splice.flush()
         elif splice.fin_received:
@@ -540,7 +522,7 @@ class Tunnel(Handler):
             self.connect_failed(splice, error)
             return
         with contextlib.suppress(LocalProtocolError):
-            self._conn.reset_stream(splice.stream_id, ErrorCode.CANCEL)
+            self.connection.reset_stream(splice.stream_id, ErrorCode.CANCEL)
         self._end(splice, "reset", code=ErrorCode.CANCEL, reason=error.strerror or "")
         self.engine.schedule(self)
 
@@ -578,7 +560,7 @@ class Tunnel(Handler):
         self._readable = False
         self._sender.failed = True
         self._failure = error
-        self._conn.receive_eof(now=self.engine.now())
+        self.connection.receive_eof(now=self.engine.now())
         self._dispatch(self.engine.now())
         if not self._closed:
             self._terminate(error)
@@ -589,10 +571,8 @@ class Tunnel(Handler):
             return
         self._closed = True
         self.error = error
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._sender.finish()
+        self._alarm.cancel()
+        last = self._sender.finish()
         try:
             self._handler.on_tunnel_closed(self, error)
         except Exception as fault:
@@ -606,4 +586,4 @@ class Tunnel(Handler):
         if self._sender.failed:
             self._carrier.abort()
         else:
-            self._carrier.close()
+            self._carrier.close(last)
