@@ -35,7 +35,7 @@ from drtp_edge.session import (
     StreamRefused,
     TunnelLost,
 )
-from drtp_protocol import ErrorCode
+from drtp_protocol import Address, ErrorCode
 
 SERVICE = "default/shop"
 EDGES = ("edge-1", "edge-2", "edge-3")
@@ -323,7 +323,7 @@ class FailoverMachine(RuleBasedStateMachine):
         self.feed(visitor, DeadlinePassed())
 
     def visit(self, edge):
-        session = Session(bytes(16), SERVICE, "203.0.113.7:1", self.now, FIRST_BYTES)
+        session = Session(bytes(16), SERVICE, Address(bytes(4), 1), self.now, FIRST_BYTES)
         visitor = Visitor(session, edge)
         self.visitors.append(visitor)
         self.later(ACCEPT_TIMEOUT, self.expire, visitor)

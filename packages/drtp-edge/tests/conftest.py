@@ -70,7 +70,7 @@ def playbook() -> type[Playbook]:
 
 
 def new_session(early: bytes = b"") -> Session:
-    return Session(CONN_ID, "default/web", "203.0.113.7:4711", 100.0, early)
+    return Session(CONN_ID, "default/web", Address.from_host("203.0.113.7", 4711), 100.0, early)
 
 
 @pytest.fixture

@@ -33,6 +33,22 @@ def test_a_visitor_reaches_the_local_service_and_its_address_travels(lab, tmp_pa
     lab.run(scenario, tmp_path)
 
 
+def test_visitors_sockets_send_small_writes_at_once(lab, tmp_path):
+    """The options stand on the listening socket; a system that does not hand them down must fail here."""
+
+    async def scenario(here):
+        await here.agent()
+        reader, writer = await here.visit(b"x")
+        assert await reader.readexactly(1) == b"x"
+        (link,) = here.edge.hub.links.values()
+        (splice,) = link.tunnel._streams.values()
+        assert splice.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert splice.sock.getblocking() is False
+        writer.close()
+
+    lab.run(scenario, tmp_path)
+
+
 def test_megabytes_survive_the_way_there_and_back(lab, tmp_path):
     async def scenario(here):
         await here.agent()

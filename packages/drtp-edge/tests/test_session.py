@@ -22,6 +22,7 @@ from drtp_edge.session import (
     TunnelLost,
     VisitorLeft,
 )
+from drtp_protocol import Address
 from drtp_protocol.errors import DialDetail, ErrorCode
 
 ALLOWED = Decision(Verdict.ALLOW, "office")
@@ -38,7 +39,7 @@ def test_an_admitted_visitor_is_spliced_and_recorded(playbook, session):
     assert (record.bytes_in, record.bytes_out, record.rule, record.closed_by) == (10, 20, "office", "visitor")
     assert record.duration == 5.0
     assert record.accept_latency == pytest.approx(0.2)
-    assert record.connection_id == bytes(range(16)).hex()
+    assert record.connection_id == bytes(range(16))
 
 
 def test_a_denied_visitor_is_reset_and_no_stream_is_opened(playbook, session):
@@ -177,7 +178,7 @@ def test_a_visitor_is_lost_only_without_tunnels_or_after_accept_and_bytes_arrive
     alive = set(range(data.draw(st.integers(0, 4))))
     fresh = 100
     sent = data.draw(st.binary(max_size=WINDOW))
-    session = Session(bytes(16), "default/db", "198.51.100.1:1", 0.0, sent[: data.draw(st.integers(0, len(sent)))])
+    session = Session(bytes(16), "default/db", Address(bytes(4), 1), 0.0, sent[: data.draw(st.integers(0, len(sent)))])
     open_on: int | None = None
     delivered: dict[int, bytes] = {}
     read = len(session.early)

@@ -18,6 +18,7 @@ import attrs
 
 from drtp_api.dataplane.engine import Engine
 from drtp_api.dataplane.listen import Listener, bind_tcp
+from drtp_api.dataplane.sockopt import tune_stream
 from drtp_edge.ports import PortBook
 
 __all__ = ["DataPorts", "Listening"]
@@ -41,6 +42,8 @@ class Listening:
             OSError: the address cannot be had.
         """
         sock = bind_tcp(host, port)
+        # Accepted connections inherit these, which saves calls for each of them.
+        tune_stream(sock)
         return cls(sock, Listener(engine, sock, on_accept), on_accept)
 
     @property

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from socket import socket
+from socket import AF_INET6, inet_aton, inet_pton, socket
 from typing import Any
 
 import attrs
 
 from drtp_api.dataplane.carrier import Farewell
 from drtp_api.dataplane.engine import Engine, Handler, TimerHandle
-from drtp_api.dataplane.sockopt import reset_close, tune_stream
+from drtp_api.dataplane.sockopt import reset_close
 from drtp_api.resources import ClientStatus, Protocol
 from drtp_edge.catalog import Catalog
 from drtp_edge.dataports import Listening
@@ -38,6 +38,8 @@ RETRY = 0.25
 """Seconds between attempts to take over a port: four tries within the second that visitors are promised."""
 
 _READ = 16_384
+
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def wanted_ports(catalog: Catalog, live: tuple[str, ...]) -> dict[int, str]:
@@ -209,7 +211,6 @@ class DirectPorts:
             self.hits.hit("pending_visitors")
             reset_close(sock)
             return
-        tune_stream(sock)
         _Head(self, sock, peer)
 
     def _slow(self, head: _Head) -> None:
@@ -230,12 +231,16 @@ class _TcpDoor:
         """Take a visitor."""
         if not self._ports.visitors.has_room(sock):
             return
-        tune_stream(sock)
         self._ports.visitors.admit(sock, self._service, _address(peer), _address(sock.getsockname()))
 
 
 def _address(name: Any) -> Address:
-    return Address.from_host(name[0], name[1])
+    """Return the address of what ``accept`` and ``getsockname`` give; an IPv4 address mapped into IPv6 becomes IPv4."""
+    host = name[0]
+    if ":" not in host:
+        return Address(inet_aton(host), name[1])
+    packed = inet_pton(AF_INET6, host.partition("%")[0])
+    return Address(packed[12:] if packed[:12] == _MAPPED else packed, name[1])
 
 
 class _Head(Handler):

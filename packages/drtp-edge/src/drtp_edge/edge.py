@@ -283,7 +283,7 @@ class Edge:
                     {
                         "connectionID": visit.session.connection_id.hex(),
                         "service": visit.session.service,
-                        "source": visit.session.source,
+                        "source": str(visit.session.source),
                         "phase": visit.session.phase.value,
                         "seconds": round(now - visit.session.arrived, 3),
                     }
@@ -368,12 +368,12 @@ class Edge:
         if self._observe is None:
             return
         if record.outcome == "denied":
-            self._observe(VisitorDenied(service=record.service, source=record.source, rule=record.rule))
+            self._observe(VisitorDenied(service=record.service, source=str(record.source), rule=record.rule))
         self._observe(
             VisitorClosed(
                 service=record.service,
-                connection_id=record.connection_id,
-                source=record.source,
+                connection_id=record.connection_id.hex(),
+                source=str(record.source),
                 rule=record.rule,
                 bytes_in=record.bytes_in,
                 bytes_out=record.bytes_out,

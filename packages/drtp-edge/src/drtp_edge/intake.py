@@ -19,7 +19,7 @@ import attrs
 
 from drtp_api.acl import normalise_ip
 from drtp_api.dataplane.engine import Engine, Handler
-from drtp_api.dataplane.sockopt import reset_close, tune_stream
+from drtp_api.dataplane.sockopt import reset_close
 from drtp_edge.config import Network
 from drtp_edge.deadlines import Deadlines
 from drtp_edge.limits import EdgeLimits, LimitHits
@@ -96,7 +96,6 @@ class Door:
             intake.hits.hit("pending_visitors")
             reset_close(sock)
             return
-        tune_stream(sock)
         _Reader(self, sock, peer).begin()
 
 

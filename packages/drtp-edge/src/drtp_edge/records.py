@@ -71,9 +71,9 @@ class AccessLog:
         if left_out is None:
             return
         values: dict[str, Any] = {
-            "connection_id": record.connection_id,
+            "connection_id": record.connection_id.hex(),
             "service": record.service,
-            "source": record.source,
+            "source": str(record.source),
             "outcome": record.outcome,
             "rule": record.rule,
             "bytes_in": record.bytes_in,

@@ -178,7 +178,7 @@ class Visitors:
             return
         self._number += 1
         connection_id = self._prefix + self._number.to_bytes(8, "big")
-        session = Session(connection_id, service, str(source), self._engine.now(), early)
+        session = Session(connection_id, service, source, self._engine.now(), early)
         visit = Visit(session, sock, source, destination, watched=watched)
         self._stats.visitors += 1
         self._stats.visitors_now += 1
