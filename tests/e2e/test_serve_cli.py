@@ -38,7 +38,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

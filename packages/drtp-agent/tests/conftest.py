@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 import pytest
 
-from drtp_agent.agent import Agent, AgentConfig
+from drtp_agent.agent import Agent
+from drtp_agent.config import AgentConfig
 from drtp_agent.control import ControlPlane
 from drtp_agent.events import AgentEvent
 from drtp_agent.sdk import definition_of

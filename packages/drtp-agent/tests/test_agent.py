@@ -7,7 +7,7 @@ import socket
 
 import attrs
 
-from drtp_agent.agent import AgentConfig
+from drtp_agent.config import AgentConfig
 from drtp_agent.events import (
     ErrorOccurred,
     TunnelDegraded,

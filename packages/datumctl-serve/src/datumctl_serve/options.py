@@ -56,9 +56,7 @@ def make_output(values: dict[str, Any]) -> Output:
     if verbose:
         import logging
 
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        logging.getLogger("httpx2").setLevel(logging.INFO)
-        logging.getLogger("httpcore2").setLevel(logging.INFO)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     return Output(form=values.pop("output"), log_format=values.pop("log_format"))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import sys
@@ -22,10 +23,12 @@ import attrs
 
 from datumctl_serve.options import make_location, make_output
 from datumctl_serve.output import Output
-from drtp_agent.agent import Agent, AgentConfig, Outcome, check_target
+from drtp_agent.agent import Agent
+from drtp_agent.config import AgentConfig, Outcome
 from drtp_agent.discovery import Location
 from drtp_agent.events import AgentEvent, TunnelReady, TunnelStopped
 from drtp_agent.names import check_name, name_for, normalise
+from drtp_agent.presence import check_target
 from drtp_agent.sdk import DRAIN, agent_directory, definition_of
 from drtp_agent.state import AgentState
 from drtp_agent.target import Target, parse_detail, parse_target
@@ -78,6 +81,7 @@ def serve(values: dict[str, Any], *, command: list[str], secret_shown: bool) -> 
             restricted=bool(values["allow"]) or made.definition is None,
             check_target=not values["no_target_check"],
             start_timeout=values["timeout"],
+            spin_us=None,
         )
         return asyncio.run(_Serving(config, location, state, out, command).run())
 
@@ -198,8 +202,11 @@ class _Serving:
                 await asyncio.gather(watcher, return_exceptions=True)
 
     def _on_event(self, event: AgentEvent) -> None:
-        if isinstance(event, TunnelReady):
+        if isinstance(event, TunnelReady) and not self.ready:
             self.ready = True
+            # What start-up made lives as long as we do: no collection needs to look at it again.
+            gc.collect()
+            gc.freeze()
         if isinstance(event, TunnelStopped) and event.reason == "stopped" and self.child_code is not None:
             event = TunnelStopped(reason="command")
         self.out.event(event)

@@ -20,6 +20,7 @@ from typing import Any, Final, assert_never
 import attrs
 
 from drtp_agent import decisions as d
+from drtp_agent.config import AgentConfig, Outcome
 from drtp_agent.control import VERSION, ControlPlane
 from drtp_agent.dialler import DialFailure, Dialler, LocalService
 from drtp_agent.events import (
@@ -32,10 +33,11 @@ from drtp_agent.events import (
     TunnelRecovered,
     TunnelStopped,
 )
+from drtp_agent.presence import check_target
 from drtp_agent.readiness import Readiness
 from drtp_agent.state import AgentState, CachedRegistration, Identity
 from drtp_agent.streams import StreamWatches
-from drtp_agent.supervisor import Policy, Supervisor
+from drtp_agent.supervisor import Supervisor
 from drtp_agent.target import Target, target_of_application
 from drtp_agent.transports import Transports
 from drtp_agent.tunnels import TunnelLink
@@ -46,49 +48,22 @@ from drtp_api.registration import (
     ConnectionView,
     RegisterRequest,
     RegisterResponse,
-    ServiceDefinition,
-    ServiceName,
     TunnelEndpoint,
     TunnelServer,
 )
 from drtp_api.resources import service_key
+from drtp_protocol import Budget
 
-__all__ = ["Agent", "AgentConfig", "Outcome"]
+__all__ = ["Agent"]
 
+BUDGET: Final = 256 * 1024 * 1024
+"""Bytes that all tunnels of an agent may promise to receive together: four full growth pools."""
 DIAL_FAULT_GAP: Final = 10.0
 """Seconds between two reports of an absent local service: visitors may come by the hundred."""
 FAREWELL_TIMEOUT: Final = 1.0
 """Seconds that closed tunnels wait for their servers' last word, so that ours is not cut off by a reset."""
 GOODBYE_TIMEOUT: Final = 3.0
 """Seconds that a clean stop waits for the control plane."""
-
-
-@attrs.frozen(kw_only=True)
-class AgentConfig:
-    """What to serve, and how.
-
-    ``target`` absent: the service's definition says it. ``definition`` absent: the service exists. Times are seconds.
-    """
-
-    service: ServiceName
-    target: Target | None = None
-    definition: ServiceDefinition | None = None
-    secret: str | None = attrs.field(default=None, repr=False)
-    proxy_protocol: str | None = None
-    transport: str = "auto"
-    restricted: bool = False
-    """Whether visitors are restricted to networks, so that a check from here may be refused."""
-    check_target: bool = True
-    start_timeout: float = 60.0
-    policy: Policy = Policy()
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """How an agent ended. ``error`` is set unless it was stopped or superseded."""
-
-    reason: str
-    error: DrtpError | None = None
 
 
 class Agent:
@@ -119,6 +94,7 @@ class Agent:
         self.view: ConnectionView | None = None
         self.view_changed = asyncio.Event()
         self.links: dict[int, TunnelLink] = {}
+        self.budget = Budget(BUDGET)
         self.watches = StreamWatches()
         self.transports = Transports()
         self.ready: TunnelReady | None = None
@@ -141,7 +117,7 @@ class Agent:
         """Serve until stopped, superseded, revoked or failed; the outcome's error is already told as an event."""
         loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
-        self.engine: Engine = create_engine(loop, spin_us=0)
+        self.engine: Engine = create_engine(loop, spin_us=self.config.spin_us)
         self.dialler = Dialler(self.engine, self._services)
         try:
             if self.config.transport != "auto":
@@ -454,28 +430,6 @@ class Agent:
         while self.engine.watched and self.engine.now() < deadline:  # noqa: ASYNC110 - engines have no event for it
             await asyncio.sleep(0.005)
         self.engine.close()
-
-
-async def check_target(target: Target) -> None:
-    """Prove that something listens on the target.
-
-    Raises:
-        DrtpError: DRTP-4001.
-    """
-    try:
-        async with asyncio.timeout(5.0):
-            if target.path is not None:
-                _, writer = await asyncio.open_unix_connection(target.path)
-            else:
-                _, writer = await asyncio.open_connection(target.host, target.port)
-    except (OSError, TimeoutError) as error:
-        words = "no answer within 5 s" if isinstance(error, TimeoutError) else _reason(error)
-        raise DrtpError("DRTP-4001", f"nothing listens on {target.address}: {words}") from error
-    writer.close()
-
-
-def _reason(error: OSError) -> str:
-    return "connection refused" if isinstance(error, ConnectionRefusedError) else (error.strerror or str(error))
 
 
 def _awake() -> float:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import attrs
 
-from drtp_agent.agent import Agent, AgentConfig, Outcome
+from drtp_agent.agent import Agent
+from drtp_agent.config import AgentConfig, Outcome
 from drtp_agent.discovery import Location, locate
 from drtp_agent.events import AgentEvent, ConnectedServer, TunnelReady
 from drtp_agent.names import check_name, name_for

@@ -11,12 +11,14 @@ What must not live here: which servers to dial and when.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from typing import Final, Protocol, assert_never
 
 import attrs
 
+from drtp_agent.access import AccessLog
 from drtp_agent.control import VERSION
 from drtp_agent.decisions import Fault, GoingAway, Occurrence, TunnelDown, TunnelUp
 from drtp_agent.dialler import DialFailure, Dialler
@@ -36,6 +38,7 @@ from drtp_protocol import (
     AuthMethod,
     AuthReceived,
     AuthRequired,
+    Budget,
     ChannelBinding,
     Connection,
     ConnectionEstablished,
@@ -62,6 +65,8 @@ from drtp_protocol import (
 
 __all__ = ["TunnelContext", "TunnelLink"]
 
+_log: Final = logging.getLogger(__name__)
+
 DIAL_TIMEOUT: Final = 10.0
 """Seconds for one endpoint of a server: connecting and the transport's own handshake."""
 
@@ -70,6 +75,7 @@ class TunnelContext(Protocol):
     """What a tunnel needs from its agent."""
 
     engine: Engine
+    budget: Budget
     identity: Identity
     dialler: Dialler
     watches: StreamWatches
@@ -108,6 +114,11 @@ class TunnelLink:
     _over: bool = False
     _task: asyncio.Task[None] | None = None
     _seen: dict[int, SeenStream] = attrs.field(factory=dict)
+    _access: AccessLog = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Name the records after the server."""
+        self._access = AccessLog(self.server_name)
 
     # Commands
 
@@ -168,7 +179,9 @@ class TunnelLink:
             agent=f"drtp-agent/{VERSION}",
         )
         engine = context.engine
-        connection = Connection(Role.AGENT, now=engine.now(), nonce=secrets.token_bytes(32), hello=hello)
+        connection = Connection(
+            Role.AGENT, now=engine.now(), nonce=secrets.token_bytes(32), hello=hello, budget=context.budget
+        )
         self.tunnel = Tunnel(engine, carrier, connection, self)
         self.tunnel.start()
 
@@ -208,9 +221,11 @@ class TunnelLink:
                 seen = self.context.watches.opened(metadata, self.server_name, lambda: _sent(tunnel, stream_id))
                 if seen is not None:
                     self._seen[stream_id] = seen
+                self._access.opened(stream_id, metadata, tunnel.engine.now())
                 self.context.dialler.open(tunnel, stream_id, metadata, self)
             case StreamReset(stream_id=stream_id):
                 self._seen.pop(stream_id, None)
+                self._access.failed(stream_id, "gave_up", tunnel.engine.now())
                 self.context.dialler.cancel(tunnel, stream_id)
             case RttMeasured(smoothed=smoothed):
                 self.rtt = smoothed
@@ -234,6 +249,7 @@ class TunnelLink:
     def on_stream_closed(self, tunnel: Tunnel, stream_id: int, summary: StreamSummary) -> None:
         """Take note that a visitor is gone."""
         del tunnel
+        self._access.closed(stream_id, summary)
         if (seen := self._seen.pop(stream_id, None)) is not None:
             answered = summary.bytes_out
             seen.answered = lambda: answered
@@ -256,6 +272,7 @@ class TunnelLink:
         if (seen := self._seen.pop(stream_id, None)) is not None:
             seen.failed = failure.reason
             self.context.watches.changed(seen)
+        self._access.failed(stream_id, f"dial_failed detail={failure.detail.name}", self.context.engine.now())
         self.context.dial_failed(failure)
 
     # Parts
@@ -293,12 +310,15 @@ class TunnelLink:
             tunnel.close(ErrorCode.UNSUPPORTED)
             return
         self.established = True
+        _log.info("tunnel %d to %s is up", self.number, self.server_name)
         self.context.tell(TunnelUp(self.number))
         self.ping()
 
     def _end(self, code: ErrorCode | None, fault: Fault | None) -> None:
         if not self._over:
             self._over = True
+            why = code.name if code is not None else fault.message if fault is not None else "ended"
+            _log.info("tunnel %d to %s is over: %s", self.number, self.server_name, why)
             self.context.tell(TunnelDown(self.number, code, fault))
 
 
