@@ -392,6 +392,8 @@ class Outgoing(Clock):
                 self.state is ConnectionState.CLOSED
             ):  # its FIN was the last of a drain; what ended the connection goes out next
                 break
+            if stream.carry:  # the rest of its turn comes with the next call
+                break
             if (stream.queue or stream.fin_queued) and size:
                 lanes.rotate(ring, stream, size, now)
                 continue
@@ -406,16 +408,22 @@ class Outgoing(Clock):
         return bytes(out)
 
     def _take_data(self, stream: Stream, room: int, out: bytearray) -> int:
-        """Append one DATA frame of at most `room` bytes; return its size, 0 if it cannot go, -1 if nothing fits."""
+        """Append one DATA frame of at most `room` bytes; return its size, 0 if it cannot go, -1 if nothing fits.
+
+        A frame that is cut to `room` leaves `carry`: else a stream whose turns fall on the ends of calls would get less
+        than its share.
+        """
         queue = stream.queue
         credit = stream.send_limit - stream.sent
-        size = min(stream.queued, credit, self._rate.frame)
+        size = min(stream.queued, credit, max(1, self._rate.frame - stream.carry))
         if not size and not (stream.fin_queued and not stream.queued):
             if stream.queued and stream.stalled_since < 0:
                 stream.stalled_since = self._now
+            stream.carry = 0
             return 0
         if room < 1 and (size or room < 0):
             return -1
+        stream.carry = stream.carry + room if room < size else 0
         size = min(size, room)
         fin = stream.fin_queued and size == stream.queued
         out += _pack(_DATA | size, stream.stream_id | FLAG if fin else stream.stream_id)

@@ -62,6 +62,7 @@ class Stream:
         queued: Their size.
         fin_queued: FIN follows the queue.
         starved: `send_capacity` was 0 and StreamWritable is owed.
+        carry: Bytes of an unfinished turn, whose frame was cut to what a call of `data_to_send` may return.
         burst: Bytes sent since `burst_since`, which decides the lane.
         burst_since: When the count began.
         active: When a byte last moved either way.
@@ -74,6 +75,7 @@ class Stream:
         "burst_since",
         "can_receive",
         "can_send",
+        "carry",
         "consumed",
         "fin_queued",
         "granted_at",
@@ -108,7 +110,7 @@ class Stream:
         self.wanted = self.pulling = self.pushing = self.fin_queued = self.starved = False
         self.queue: deque[memoryview] | None = None  # most streams are pulled and never need one
         self.queued = 0
-        self.burst = 0
+        self.burst = self.carry = 0
         self.stalled_since = -1.0
         self.move(StreamInput.SEND_OPEN if local else StreamInput.RECV_OPEN)
 

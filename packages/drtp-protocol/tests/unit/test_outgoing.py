@@ -353,6 +353,31 @@ def test_greedy_streams_share_in_turn(duo):
     assert set(by_stream.values()) == {65_536}
 
 
+def test_a_turn_that_the_end_of_a_call_cuts_goes_on_in_the_next(duo):
+    first, second = duo.open(), duo.open()
+    for stream_id in (first, second):
+        duo.edge.send_data(stream_id, bytes(100_000))
+    sizes = []
+    for _ in range(4):
+        data = duo.edge.data_to_send(16_384 + 8 + 8 + 84, now=duo.now)
+        while data:
+            size = HEADER.unpack_from(data)[0] & 0xFFFFFF
+            sizes.append((HEADER.unpack_from(data)[1], size))
+            data = data[8 + size :]
+    assert sizes[:4] == [(first, 16_384), (second, 84), (second, 16_300), (first, 168)]
+    assert sizes[4:6] == [(first, 16_216), (second, 252)]
+
+
+def test_a_stream_that_is_reset_in_its_turn_does_not_stop_the_ring(duo):
+    first, second = duo.open(), duo.open()
+    for stream_id in (first, second):
+        duo.edge.send_data(stream_id, bytes(1_000))
+    assert len(duo.edge.data_to_send(100, now=duo.now)) == 100
+    duo.edge.reset_stream(first, ErrorCode.CANCEL)
+    assert [type(frame) for frame in duo.sent(duo.edge)] == [Reset, Data]
+    assert not duo.edge.wants_write
+
+
 def test_control_frames_go_before_data_and_are_never_cut(duo, tcp):
     stream_id = duo.open()
     duo.edge.send_data(stream_id, bytes(1_000))
