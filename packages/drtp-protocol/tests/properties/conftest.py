@@ -20,7 +20,7 @@ RICH = OpenMetadata(
 
 
 class Session:
-    """The portions of each end: two of the handshake, and the rest."""
+    """The portions of each end: two of the handshake, its first OPENs, and the rest."""
 
     def __init__(self, portions, pair_options):
         self.portions = portions
@@ -30,7 +30,7 @@ class Session:
         return "session"
 
     def fresh(self, receiver):
-        """Return a connection of that role which has made the handshake, ready for the sender's last portion."""
+        """Return a connection of that role with its streams and the other's open, ready for the last portion."""
         connection = self.make(receiver)
         for portion in self.portions[other(receiver)][:2]:
             connection.receive_data(portion, now=0.0)
@@ -38,7 +38,12 @@ class Session:
         assert connection.established
         connection.data_to_send(now=0.0)
         list(connection.events())
-        self.prepare(connection)
+        for metadata in (*OPENED, RICH):
+            connection.open_stream(metadata, now=0.0)
+        connection.receive_data(self.portions[other(receiver)][2], now=0.0)
+        for event in connection.events():
+            connection.accept_stream(event.stream_id)
+        connection.data_to_send(now=0.0)
         return connection
 
     def make(self, role):
@@ -59,15 +64,9 @@ class Session:
                 )
         return seen
 
-    def prepare(self, connection):
-        """Do what this end did before the other end's last portion came: open its streams."""
-        for metadata in OPENED:
-            connection.open_stream(metadata, now=0.0)
-        connection.data_to_send(now=0.0)
-
 
 PLAIN = OpenMetadata(service=SERVICE)
-OPENED = (RICH, PLAIN, OpenMetadata(service=SERVICE, protocol=Protocol.UDP, initial=b"first"), PLAIN)
+OPENED = (RICH, PLAIN, OpenMetadata(service=SERVICE, protocol=Protocol.UDP, initial=b"first"))
 
 
 @pytest.fixture(scope="session")
@@ -99,17 +98,20 @@ def session():
     opened = {role: [pair.ends[role].open_stream(metadata, now=0.0) for metadata in OPENED] for role in Role}
     flush()
     for role, connection in pair.ends.items():
+        portions[role].append(bytes(sent[role]))
+        sent[role].clear()
         for stream_id in opened[other(role)]:
             connection.accept_stream(stream_id)
     flush()
     for role, connection in pair.ends.items():
-        first, second, flow, _ = opened[other(role)]
+        first, second, flow = opened[other(role)]
         mine = opened[role][0]
         connection.send_data(first, pattern(300))
         connection.send_data(second, pattern(40, 9), fin=True)
         connection.send_data(mine, pattern(251, 77), fin=True)
         connection.send_datagram(flow, b"datagram", now=0.0)
         connection.send_datagram(flow, b"", now=0.0)
+        connection.open_stream(RICH, now=0.0)
     flush()
     extension = serialize(Extension(0x41, 3, b"later"))
     for role, connection in pair.ends.items():

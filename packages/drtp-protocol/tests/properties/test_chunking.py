@@ -49,7 +49,7 @@ def feed(connection, chunks, react=None):
 @pytest.mark.parametrize("receiver", Role)
 @given(data=st.data())
 def test_a_session_reads_the_same_however_it_is_cut(session, receiver, data):
-    blob = session.portions[other(receiver)][2]
+    blob = session.portions[other(receiver)][-1]
     whole = feed(session.fresh(receiver), [blob])
     assert "end" not in [item[0] for item in whole[0]]
     assert feed(session.fresh(receiver), data.draw(chunked(blob))) == whole
@@ -57,14 +57,14 @@ def test_a_session_reads_the_same_however_it_is_cut(session, receiver, data):
 
 @pytest.mark.parametrize("receiver", Role)
 def test_a_session_reads_the_same_byte_by_byte(session, receiver):
-    blob = session.portions[other(receiver)][2]
+    blob = session.portions[other(receiver)][-1]
     assert feed(session.fresh(receiver), [bytes((byte,)) for byte in blob]) == feed(session.fresh(receiver), [blob])
 
 
 @pytest.mark.parametrize("receiver", Role)
 @given(data=st.data())
 def test_a_damaged_session_reads_the_same_however_it_is_cut(session, receiver, data):
-    blob = data.draw(mutated(session.portions[other(receiver)][2]))
+    blob = data.draw(mutated(session.portions[other(receiver)][-1]))
     assert feed(session.fresh(receiver), data.draw(chunked(blob))) == feed(session.fresh(receiver), [blob])
 
 
