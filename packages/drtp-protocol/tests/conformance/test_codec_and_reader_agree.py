@@ -80,6 +80,11 @@ def test_both_read_a_vector_as_it_is_described(valid_vector, independent):
         if described is None:
             assert raw == independent.PREFACE
             continue
+        if "refused" in described:
+            with pytest.raises(RemoteProtocolError) as caught:
+                frames.parse(raw, max_frame=1024)
+            assert caught.value.code is ErrorCode[described["refused"]]
+            continue
         assert independent.read_frame(raw, "agent" if arrow == ">" else "edge", 1024) == (described, len(raw))
         frame = frames.parse(raw, max_frame=1024)
         agree(frame, described)
