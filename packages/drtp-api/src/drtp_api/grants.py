@@ -4,6 +4,7 @@ Rules:
 - One algorithm (Ed25519), one type (``drtp-grant+jwt``), every claim required; anything else is refused.
 - A grant is useless without the agent's private key: it carries the key's thumbprint (RFC 7800 ``cnf.jkt``),
   and the agent signs the handshake's transcript with it.
+- Agents only carry grants and sign with their key, so the library that reads them is loaded when one is read or made.
 - Verification is offline: it needs the key set, the server's own name and the clock, nothing else.
 """
 
@@ -13,17 +14,17 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, OKPKey
 
 from drtp_api.errors import DrtpError
+
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 __all__ = [
     "GRANT_LIFETIME", "Grant", "GrantIssuer", "GrantVerifier", "b64url", "b64url_decode", "generate_key", "load_key",
@@ -153,6 +154,9 @@ class GrantIssuer:
             "iid": grant.instance_id, "cnf": {"jkt": grant.key_thumbprint}, "iat": grant.issued_at,
             "nbf": grant.issued_at, "exp": grant.expires_at, "jti": grant.token_id,
         }  # fmt: skip
+        from joserfc import jwt
+        from joserfc.jwk import OKPKey
+
         key = OKPKey.import_key(save_key(self.key))
         return jwt.encode({"alg": ALGORITHM, "typ": TYPE, "kid": self.key_id}, claims, key, algorithms=[ALGORITHM])
 
@@ -170,6 +174,9 @@ class GrantVerifier:
         Raises:
             DrtpError: DRTP-1011; it is not a key set.
         """
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+
         try:
             self._keys = KeySet.import_key_set(dict(key_set))  # type: ignore[arg-type]
         except (JoseError, ValueError, KeyError, TypeError) as error:
@@ -185,6 +192,9 @@ class GrantVerifier:
             raise DrtpError("DRTP-2016", "no key set was loaded yet")
         if len(token) > MAX_SIZE:
             raise DrtpError("DRTP-2016", f"{len(token)} bytes exceed {MAX_SIZE}")
+        from joserfc import jwt
+        from joserfc.errors import JoseError
+
         try:
             decoded = jwt.decode(token.decode("ascii"), self._keys, algorithms=[ALGORITHM])
         except (JoseError, ValueError, KeyError, TypeError) as error:
