@@ -32,6 +32,7 @@ from drtp_api.kube import (
     AlreadyExists,
     Backoff,
     Change,
+    Conflict,
     Key,
     Kube,
     KubeError,
@@ -291,6 +292,11 @@ class Registration:
             self._writing = True
             try:
                 await self._write_server()
+            except Conflict:
+                # The controller wrote the status meanwhile: read again.
+                self._dirty.set()
+                await asyncio.sleep(0.05)
+                continue
             except (KubeError, OSError, ValueError) as error:
                 self._failed("server", error)
                 failures += 1

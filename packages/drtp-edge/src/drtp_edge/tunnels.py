@@ -358,6 +358,7 @@ class TunnelHub:
                 link.tunnel.close(ErrorCode.DRAINING)
                 continue
             self.roster.drain(link.number)
+            link.code, link.reason = ErrorCode.DRAINING, "this edge goes away"
             with_others = alternates(link.admission.connection)
             try:
                 link.tunnel.go_away(ErrorCode.DRAINING, drain=seconds, alternates=with_others)
