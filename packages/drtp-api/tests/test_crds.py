@@ -7,6 +7,7 @@ import json
 import pytest
 
 from drtp_api import resources as r
+from drtp_api.crd_rules import RULES
 from drtp_api.crds import KIND_INFO, crd_documents
 from drtp_api.wire import object_to_wire
 
@@ -36,13 +37,16 @@ def test_every_schema_is_structural(kind):
     allowed = {
         "type", "description", "enum", "minimum", "maximum", "pattern", "minLength", "maxLength", "minItems",
         "maxItems", "properties", "additionalProperties", "required", "items", "format", "default",
+        "anyOf",
     }  # fmt: skip
+    in_logic = {"format", "pattern", "minimum", "maximum", "enum"}
     for path, node in nodes(schema_of(kind)):
         where = f"{kind}{path}"
         assert node.get("x-kubernetes-preserve-unknown-fields") or "type" in node, where
         assert {key for key in node if not key.startswith("x-kubernetes-")} <= allowed, where
         assert not ("properties" in node and "additionalProperties" in node), where
         assert set(node.get("required", ())) <= set(node.get("properties", ())), where
+        assert all(set(choice) <= in_logic for choice in node.get("anyOf", ())), where
         if node.get("type") == "array":
             assert "items" in node, where
 
@@ -154,3 +158,54 @@ def test_every_field_that_we_write_is_declared(value):
     assert list(undeclared(schema_of(wire["kind"]), wire)) == []
     assert set(wire["spec"]) == set(schema_of(wire["kind"])["properties"]["spec"]["properties"])
     assert set(wire["status"]) == set(schema_of(wire["kind"])["properties"]["status"]["properties"])
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_every_field_is_described(kind):
+    for part in ("spec", "status"):
+        for path, node in nodes(schema_of(kind)["properties"][part], f".{part}"):
+            if not path.endswith("[]"):
+                assert len(node.get("description", "")) > 8, f"{kind}{path}"
+
+
+def test_every_rule_of_the_table_is_in_a_definition():
+    placed = [
+        json.dumps(rule, sort_keys=True)
+        for kind in DOCUMENTS
+        for _, node in nodes(schema_of(kind))
+        for rule in node.get("x-kubernetes-validations", ())
+    ]
+    wanted = [json.dumps(rule.to_schema(), sort_keys=True) for rules in RULES.values() for rule in rules]
+    assert sorted(placed) == sorted(wanted)
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_messages_of_rules_name_the_field_and_fit_into_a_line(kind):
+    for path, node in nodes(schema_of(kind)):
+        for rule in node.get("x-kubernetes-validations", ()):
+            whole = (path + rule.get("fieldPath", "")).removeprefix(".")
+            assert rule["message"].startswith((f"{whole} ", f"{whole}.", f"{whole.removesuffix('[]')} ")), whole
+            assert "\n" not in rule["message"]
+            assert len(rule["message"]) < 256
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_what_a_rule_looks_at_is_bounded(kind):
+    for path, node in nodes(schema_of(kind)["properties"]["spec"]):
+        if "x-kubernetes-validations" not in node:
+            continue
+        for below, child in nodes(node):
+            if child["type"] == "string" and "enum" not in child:
+                assert child.get("maxLength", 0) <= 65_536, f"{kind}.spec{path}{below}"
+                assert "maxLength" in child or "pattern" in child, f"{kind}.spec{path}{below}"
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_wide_columns_come_on_top_of_those_for_a_narrow_terminal(kind):
+    (version,) = DOCUMENTS[kind]["spec"]["versions"]
+    columns = version["additionalPrinterColumns"]
+    narrow = [column["name"] for column in columns if not column.get("priority")]
+    assert narrow[-1] == "Age"
+    assert len(narrow) <= 6
+    assert len({column["name"] for column in columns}) == len(columns)
+    assert any(column.get("priority") for column in columns)
