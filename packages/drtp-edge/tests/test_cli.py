@@ -144,6 +144,13 @@ def test_mistakes_of_the_command_line_have_codes():
     refuses("--name", "e", code="DRTP-3002", exit_code=78)
 
 
+def test_the_environment_stands_in_for_options_and_options_win(monkeypatch):
+    monkeypatch.setenv("DRTP_EDGE_COORDINATES", "95,0")
+    monkeypatch.setenv("DRTP_EDGE_NAME", "from-the-environment")
+    refuses(code="DRTP-1007", exit_code=78)
+    refuses("--coordinates", "52.52,13.405", code="DRTP-3002", exit_code=78)
+
+
 def test_a_faulty_standalone_file_is_named(tmp_path):
     path = tmp_path / "s.json"
     with pytest.raises(DrtpError, match=r"s\.json: No such file"):

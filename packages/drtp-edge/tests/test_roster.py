@@ -56,3 +56,27 @@ def test_a_draining_tunnel_gets_no_visitors_and_the_last_one_takes_the_service_a
     assert 1 in roster
     roster.leave(1)
     assert len(roster) == 0
+
+
+def test_what_is_asked_for_by_service_and_connection_follows_every_change():
+    roster = Roster()
+    roster.enter(1, admission(services=("default/web", "default/db")), 0.0)
+    roster.enter(2, admission(instance=B), 0.0)
+    assert {e.id for e in roster.of_service("default/web")} == {1, 2}
+    assert {e.id for e in roster.of_connection("default/web-1")} == {1, 2}
+    roster.drain(1)
+    assert not roster.serves("default/db")
+    assert {e.id for e in roster.of_service("default/db")} == {1}
+    roster.leave(1)
+    roster.leave(2)
+    roster.leave(2)
+    assert roster.of_service("default/web") == roster.of_connection("default/web-1") == ()
+    assert roster.connections() == roster.services() == ()
+
+
+def test_a_tunnel_for_more_services_supersedes_one_for_fewer():
+    roster = Roster()
+    roster.enter(1, admission(epoch=1, services=("default/web", "default/db")), 0.0)
+    assert roster.enter(2, admission(epoch=2, services=("default/db",)), 0.0) == Entered((1,), ())
+    assert roster.candidates("default/web") == ()
+    assert roster.candidates("default/db") == (2,)

@@ -249,3 +249,39 @@ def test_a_visitor_is_lost_only_without_tunnels_or_after_accept_and_bytes_arrive
         assert reset, "a visitor that was not served must see a reset"
     if accepted and open_on is not None:
         assert delivered[open_on] == sent[:read]
+
+
+EVENTS = [
+    Decided(ALLOWED, (1, 2)),
+    Decided(DENIED, ()),
+    OpenFailed(b"", (2,)),
+    StreamAccepted(),
+    StreamRefused(ErrorCode.REFUSED, 0, b"", (2,)),
+    StreamRefused(ErrorCode.INTERNAL, 0, b"", (2,)),
+    TunnelLost(b"", (2,)),
+    VisitorLeft(),
+    DeadlinePassed(),
+    StreamEnded(0, 0, "agent", ErrorCode.NO_ERROR),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("phase", list(Phase), ids=lambda phase: phase.value)
+def test_every_event_in_every_phase_is_an_answer_or_nothing_and_the_end_is_the_end(make_session, phase, event):
+    session = make_session()
+    session.start()
+    if phase in {Phase.OPENING, Phase.SPLICED}:
+        session.receive(Decided(ALLOWED, (1,)), now=100.0)
+    if phase is Phase.SPLICED:
+        session.receive(StreamAccepted(), now=100.0)
+    if phase is Phase.CLOSED:
+        session.receive(VisitorLeft(), now=100.0)
+    commands = session.receive(event, now=101.0)
+    opened = [c for c in commands if isinstance(c, OpenStream)]
+    finished = [c for c in commands if isinstance(c, Finish)]
+    assert len(opened) + len(finished) <= 1
+    assert bool(finished) == (session.phase is Phase.CLOSED and phase is not Phase.CLOSED)
+    if phase in {Phase.SPLICED, Phase.CLOSED}:
+        assert not opened, "opened again after ACCEPT"
+    if phase is Phase.CLOSED:
+        assert commands == ()

@@ -10,7 +10,8 @@ What must not live here: which numbers are free to use (``ports``), and what is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from socket import socket
 from typing import Any
 
@@ -102,13 +103,19 @@ class DataPorts:
         """Return the port a service listens on or listened on last."""
         return self._last.get(service)
 
-    def sync(self, services: Collection[str]) -> None:
+    def sync(self, services: AbstractSet[str]) -> None:
         """Listen for exactly these services."""
         for service in [s for s in self._open if s not in services]:
             self._close(service, take_rest=False)
         for service in services:
-            if service not in self._open:
-                self._listen(service)
+            self.follow(service, lives=True)
+
+    def follow(self, service: str, *, lives: bool) -> None:
+        """Listen for a service, or not."""
+        if lives and service not in self._open:
+            self._listen(service)
+        elif not lives and service in self._open:
+            self._close(service, take_rest=False)
 
     def close(self) -> None:
         """Stop listening for every service, taking what the kernel accepted already."""

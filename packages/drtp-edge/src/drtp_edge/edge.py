@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -112,6 +112,7 @@ class Edge:
         self._access = AccessLog(log)
         self._faults = RateLimiter()
         self._listeners: list[TransportListener] = []
+        self._direct_due = False
         self._binding_rtt: dict[str, int] = {}
         links: dict[int, TunnelLink] = {}
         self.gate = Gate(catalog, backends)
@@ -191,8 +192,25 @@ class Edge:
         if self.draining:
             return
         if self.options.data_host:
-            self.ports.sync([key for key in self.roster.services() if self.catalog.service(key) is not None])
+            self.ports.sync({key for key in self.roster.services() if self.catalog.service(key) is not None})
         if self.direct is not None:
+            self.direct.sync()
+
+    def _follow(self, services: Iterable[str]) -> None:
+        """The same for some services: a thousand agents that return together must not cost a million looks."""
+        if self.draining:
+            return
+        if self.options.data_host:
+            for service in services:
+                lives = self.roster.serves(service) and self.catalog.service(service) is not None
+                self.ports.follow(service, lives=lives)
+        if self.direct is not None and not self._direct_due:
+            self._direct_due = True
+            self.engine.call_later(0.0, self._sync_direct)
+
+    def _sync_direct(self) -> None:
+        self._direct_due = False
+        if self.direct is not None and not self.draining:
             self.direct.sync()
 
     # The end
@@ -249,7 +267,7 @@ class Edge:
 
     def carried_connections(self) -> tuple[str, ...]:
         """Return the connections of all live tunnels."""
-        return tuple({e.admission.connection for e in self.roster.entries() if e.admission.connection})
+        return self.roster.connections()
 
     def gauges(self) -> dict[str, float]:
         """Return what Prometheus shows as it is now."""
@@ -315,8 +333,8 @@ class Edge:
     # What happened
 
     def _link_of(self, connection: str) -> TunnelLink | None:
-        for entry in self.roster.entries():
-            if entry.admission.connection == connection and not entry.draining:
+        for entry in self.roster.of_connection(connection):
+            if not entry.draining:
                 return self.hub.links.get(entry.id)
         return None
 
@@ -331,19 +349,18 @@ class Edge:
         return known
 
     def _tunnel_changed(self, link: TunnelLink) -> None:
-        self.sync()
         if link.admission is not None:
+            self._follow(link.admission.services)
             self.on_tunnels(link.admission.connection)
 
     def _service_changed(self, service: str) -> None:
-        for entry in self.roster.entries():
-            if service in entry.admission.services:
-                self.on_tunnels(entry.admission.connection)
+        for entry in self.roster.of_service(service):
+            self.on_tunnels(entry.admission.connection)
 
     def _public_changed(self, service: str | None) -> None:
-        for entry in self.roster.entries():
-            if service is None or service in entry.admission.services:
-                self.on_tunnels(entry.admission.connection)
+        entries = self.roster.entries() if service is None else self.roster.of_service(service)
+        for entry in entries:
+            self.on_tunnels(entry.admission.connection)
 
     def _tunnel_up(self, link: TunnelLink) -> None:
         if self._observe is not None and link.admission is not None:

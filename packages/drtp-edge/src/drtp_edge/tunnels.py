@@ -336,13 +336,12 @@ class TunnelHub:
     def revoke(self, connection: str) -> int:
         """Cut every tunnel of a connection and return how many there were."""
         cut = 0
-        for entry in self.roster.entries():
-            if entry.admission.connection == connection:
-                cut += 1
-                link = self.links[entry.id]
-                link.code, link.reason = ErrorCode.REVOKED, "the connection was deleted"
-                self.roster.drain(entry.id)
-                link.tunnel.close(ErrorCode.REVOKED)
+        for entry in self.roster.of_connection(connection):
+            cut += 1
+            link = self.links[entry.id]
+            link.code, link.reason = ErrorCode.REVOKED, "the connection was deleted"
+            self.roster.drain(entry.id)
+            link.tunnel.close(ErrorCode.REVOKED)
         return cut
 
     def drain(self, seconds: float, alternates: Callable[[str], tuple[str, ...]]) -> None:
