@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import re
+import socket
 import ssl
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -85,9 +87,11 @@ async def visit(watches: StreamWatches, service: str, view: ConnectionView, addr
                                                                server_hostname=_sni(view, address))  # fmt: skip
         except ssl.SSLError as error:
             return Visit(reach=Reach.GATEWAY, fault=f"TLS: {error.reason or error}")
+        except ConnectionResetError:
+            # Somebody took the connection and cut it in the same moment.
+            return Visit(reach=Reach.GATEWAY, fault="the gateway turned the visit away")
         except (OSError, TimeoutError) as error:
-            refused = isinstance(error, ConnectionRefusedError)
-            return Visit(reach=Reach.NOWHERE, fault=str(error) or "no answer", unroutable=not refused)
+            return Visit(reach=Reach.NOWHERE, fault=str(error) or "no answer", unroutable=_is_unroutable(error))
         try:
             local = writer.get_extra_info("sockname")
             source = (str(local[0]).removeprefix("::ffff:"), int(local[1]))
@@ -96,6 +100,11 @@ async def visit(watches: StreamWatches, service: str, view: ConnectionView, addr
             return await _tcp(watch, reader, source)
         finally:
             writer.transport.abort()
+
+
+def _is_unroutable(error: OSError) -> bool:
+    """Return whether this network has no way to the address, as opposed to nobody listening there yet."""
+    return isinstance(error, TimeoutError | socket.gaierror) or error.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH}
 
 
 def _tls(view: ConnectionView, address: Address) -> ssl.SSLContext | None:
