@@ -177,7 +177,7 @@ def test_an_edge_whose_heartbeats_end_is_not_ready_and_its_agents_move(tmp_path)
 def test_a_lease_that_runs_out_is_noticed_without_any_event(tmp_path):
     async def scenario():
         async with control_plane(tmp_path) as plane:
-            await plane.edge("edge-a", "NYC", lease_seconds=1)
+            await plane.edge("edge-a", "NYC", lease_seconds=2)
             await plane.until(lambda: not plane._ready("edge-a"))
             found = find(plane.controller.caches.servers.objects["", "edge-a"].status.conditions, "Ready")
             assert found is not None

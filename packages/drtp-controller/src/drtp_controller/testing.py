@@ -43,6 +43,7 @@ from drtp_api.resources import (
 from drtp_api.resources import Exposure as ServiceExposure
 from drtp_api.wire import object_to_wire
 from drtp_controller.apiserver import EmbeddedApiServer, LocalKube
+from drtp_controller.apiserver.rbac import Role, User
 from drtp_controller.planners.conditions import is_true
 from drtp_controller.planners.gateway import GatewayConfig
 from drtp_controller.planners.ports import IsFree, PortState
@@ -216,12 +217,13 @@ class ControlPlane:
         Raises:
             TimeoutError: It still works after :data:`WAIT_SECONDS`.
         """
-        quiet, last = 0, (-1, -1)
+        quiet, last = 0, (-1, -1, -1)
         async with asyncio.timeout(WAIT_SECONDS):
             while quiet < 20:
                 await asyncio.sleep(0.005)
-                now = (self.controller.queue.runs, self.controller.applier.writes)
-                quiet = quiet + 1 if now == last and self.controller.queue.state.idle else 0
+                controller = self.controller
+                now = (controller.queue.runs, controller.applier.writes, controller.recorder.writes)
+                quiet = quiet + 1 if now == last and controller.queue.state.idle else 0
                 last = now
 
 
@@ -232,6 +234,8 @@ async def control_plane(
     """Run a control plane for the length of the block; the same directory continues where the last one ended."""
     server = EmbeddedApiServer(directory, allow_loopback_endpoints=True)
     kube = server.kube()
+    # the controller has its own rights only; whoever plays users and edges has all
+    hands = server.kube(User("test", Role.ADMIN))
     try:
         await ensure_namespaces(kube)
         issuer = await ensure_issuer(kube)
@@ -249,7 +253,7 @@ async def control_plane(
         task = asyncio.create_task(controller.run())
         try:
             await controller.ready.wait()
-            yield ControlPlane(kube, controller, gateway, Registrar(controller, issuer), issuer, server)
+            yield ControlPlane(hands, controller, gateway, Registrar(controller, issuer), issuer, server)
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -233,6 +233,7 @@ class Cloud:
             ports=self.settings.port_range,
             is_free=bind_probe(HOST),
             picker=picker,
+            sweep_events=True,
         )
         controller = Controller(kube, config, gateway)
         task = asyncio.create_task(controller.run())

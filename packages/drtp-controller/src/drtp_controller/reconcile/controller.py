@@ -54,6 +54,7 @@ from drtp_controller.planners.servers import DEFAULT_LEASE_SECONDS, LeaseBook, i
 from drtp_controller.planners.service import Front, plan_service
 from drtp_controller.reconcile.apply import Applier
 from drtp_controller.reconcile.caches import Caches
+from drtp_controller.reconcile.events import Recorder
 from drtp_controller.reconcile.gateway import GatewayRuntime
 
 __all__ = ["Controller", "ControllerConfig", "Sort", "Work"]
@@ -66,7 +67,10 @@ FAULT_RETRY_SECONDS = 10.0
 
 @attrs.frozen(kw_only=True)
 class ControllerConfig:
-    """What the controller is told. ``ports`` bounds vended ports, both inclusive."""
+    """What the controller is told. ``ports`` bounds vended ports, both inclusive.
+
+    ``sweep_events`` is for an API server that does not itself let old Events expire.
+    """
 
     installation: str
     base_domain: str
@@ -75,6 +79,7 @@ class ControllerConfig:
     ports: tuple[int, int]
     is_free: IsFree
     picker: Picker
+    sweep_events: bool = False
 
 
 class Sort(enum.Enum):
@@ -114,7 +119,9 @@ class Controller:
         self.runtime = GatewayRuntime(gateway, self.exposures, self._programmed)
         self.ready = asyncio.Event()
         self._lease_seen = asyncio.Event()
+        self.recorder = Recorder(kube, clock=clock, sweep=config.sweep_events)
         self._wire()
+        self.recorder.attach(self.caches, self.ready)
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
@@ -128,6 +135,7 @@ class Controller:
             # what the gateway confirms of the objects that are there already must not look like a loss to them
             await self.runtime.apply_once()
             group.create_task(self.runtime.run())
+            group.create_task(self.recorder.run())
             group.create_task(self._expire())
             group.create_task(self.queue.run(self.reconcile))
 
