@@ -32,9 +32,13 @@ from drtp_api.registration import (
     CreateServiceResponse,
     ErrorBody,
     GrantRequest,
+    PublishRequest,
     RegisterRequest,
     RegisterResponse,
+    RotateRequest,
+    SecretRevocation,
     ServiceList,
+    ServiceSecret,
     ServiceView,
 )
 from drtp_api.wire import from_wire, to_wire
@@ -171,15 +175,32 @@ class ControlPlane:
         """
         return from_wire(await self._user("POST", "v1alpha1/services", request), CreateServiceResponse)
 
-    async def publish(self, namespace: str, name: str, *, public: bool) -> ServiceView:
-        """Open or close a service to the world.
+    async def publish(
+        self, namespace: str, name: str, *, public: bool, change: PublishRequest | None = None
+    ) -> ServiceView:
+        """Open a service to the world, with what is to change on the way, or close it.
 
         Raises:
             DrtpError: the API's refusal, or DRTP-2002.
         """
-        verb = "publish" if public else "unpublish"
-        url = f"v1alpha1/services/{quote(name, safe='')}/{verb}?namespace={quote(namespace, safe='')}"
-        return from_wire(await self._user("POST", url), ServiceView)
+        url = _service(namespace, name, "/publish" if public else "/unpublish")
+        return from_wire(await self._user("POST", url, change), ServiceView)
+
+    async def rotate(self, namespace: str, name: str, request: RotateRequest) -> ServiceSecret:
+        """Issue a new secret for a service.
+
+        Raises:
+            DrtpError: the API's refusal, or DRTP-2002.
+        """
+        return from_wire(await self._user("POST", _service(namespace, name, "/secret"), request), ServiceSecret)
+
+    async def revoke_secret(self, namespace: str, name: str) -> SecretRevocation:
+        """Revoke the secrets of a service and end the agents that enrolled with one.
+
+        Raises:
+            DrtpError: the API's refusal, or DRTP-2002.
+        """
+        return from_wire(await self._user("DELETE", _service(namespace, name, "/secret")), SecretRevocation)
 
     async def services(self, namespace: str) -> tuple[ServiceView, ...]:
         """Return the services of a namespace.
@@ -245,6 +266,10 @@ def _trust(url: str, ca_file: str | None) -> ssl.SSLContext | bool:
 
 def _connection(namespace: str, name: str, rest: str = "") -> str:
     return f"v1alpha1/connections/{quote(name, safe='')}{rest}?namespace={quote(namespace, safe='')}"
+
+
+def _service(namespace: str, name: str, rest: str) -> str:
+    return f"v1alpha1/services/{quote(name, safe='')}{rest}?namespace={quote(namespace, safe='')}"
 
 
 def _refusal(response: httpx2.Response) -> DrtpError:

@@ -32,7 +32,7 @@ from drtp_api.registration import ServiceDefinition, ServiceName
 from drtp_api.resources import Address, Exposure, Protocol, ServiceServers
 from drtp_api.statedir import state_directory
 
-__all__ = ["ExposedTunnel", "agent_directory", "definition_of", "expose", "serve"]
+__all__ = ["ExposedTunnel", "agent_directory", "definition_of", "expose", "network_prefix", "serve"]
 
 DRAIN: Final = 30.0
 """Seconds that visitors get when the tunnel is stopped."""
@@ -71,12 +71,17 @@ def definition_of(
     return ServiceDefinition(
         application=application,
         exposure=Exposure(enabled=public, port=port, hostnames=(hostname.lower(),) if hostname else ()),
-        edge_allowlist_cidrs=tuple(_prefix(text) for text in allow),
+        edge_allowlist_cidrs=tuple(network_prefix(text) for text in allow),
         servers=ServiceServers(replicas=servers),
     )
 
 
-def _prefix(text: str) -> str:
+def network_prefix(text: str) -> str:
+    """Return the network prefix in its plain form.
+
+    Raises:
+        DrtpError: DRTP-1008.
+    """
     import ipaddress
 
     try:
