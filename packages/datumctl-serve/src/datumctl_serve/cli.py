@@ -29,7 +29,8 @@ Examples:
 \b
 Commands (datumctl-serve COMMAND --help):
   create, publish, unpublish   services      list, status   what there is
-  stop                         agents here   config, completion, version
+  rotate, revoke               secrets       stop           agents here
+  config, completion, version
 
 \b
 Exit codes: 0 clean stop, 2 usage, 65 bad data, 69 control plane or target not
@@ -99,22 +100,59 @@ def serve_command(context: click.Context, /, **values: Any) -> int:
 @output_options
 def create_command(**values: Any) -> int:
     """Create the service NAME and print its one-time secret and the command that serves it."""
-    from datumctl_serve.services import create
+    from datumctl_serve.secrets import create
 
     return create(values)
 
 
-def _publishing(verb: str, summary: str, *, public: bool) -> click.Command:
-    @click.command(verb, help=summary, context_settings=SETTINGS)
-    @click.argument("name")
-    @location_options
-    @output_options
-    def command(**values: Any) -> int:
-        from datumctl_serve.services import publish
+@click.command("publish", context_settings=SETTINGS)
+@click.argument("name")
+@click.option("--port", type=int, metavar="N", help="Public port (TCP); 0 vends one. Default: as it is.")
+@click.option("--hostname", multiple=True, metavar="H", help="Public host name (HTTP); repeatable. Default: as it is.")
+@click.option("--allow", multiple=True, metavar="CIDR", help="Network that may visit; repeatable. Default: as it is.")
+@click.option("--allow-all", is_flag=True, help="Let everyone visit: empties the allow-list.")
+@location_options
+@output_options
+def publish_command(**values: Any) -> int:
+    """Open the service NAME to the world, until it is unpublished."""
+    from datumctl_serve.services import publish
 
-        return publish(values, public=public)
+    return publish(values, public=True)
 
-    return command
+
+@click.command("unpublish", context_settings=SETTINGS)
+@click.argument("name")
+@location_options
+@output_options
+def unpublish_command(**values: Any) -> int:
+    """Close the service NAME to the world."""
+    from datumctl_serve.services import publish
+
+    return publish(values, public=False)
+
+
+@click.command("rotate", context_settings=SETTINGS)
+@click.argument("name")
+@click.option("--overlap", type=click.IntRange(0, 604_800), default=3600, metavar="S",
+              help="Seconds that the secret before stays valid. Default: 3600.")  # fmt: skip
+@location_options
+@output_options
+def rotate_command(**values: Any) -> int:
+    """Give the service NAME a new secret and print it, once; also its first one."""
+    from datumctl_serve.secrets import rotate
+
+    return rotate(values)
+
+
+@click.command("revoke", context_settings=SETTINGS)
+@click.argument("name")
+@location_options
+@output_options
+def revoke_command(**values: Any) -> int:
+    """Revoke the secrets of the service NAME and cut the agents that enrolled with one."""
+    from datumctl_serve.secrets import revoke
+
+    return revoke(values)
 
 
 @click.command("list", context_settings=SETTINGS)
@@ -186,8 +224,10 @@ def version_command(**values: Any) -> int:
 
 COMMANDS: dict[str, click.Command] = {
     "create": create_command,
-    "publish": _publishing("publish", "Open the service NAME to the world, until it is unpublished.", public=True),
-    "unpublish": _publishing("unpublish", "Close the service NAME to the world.", public=False),
+    "publish": publish_command,
+    "unpublish": unpublish_command,
+    "rotate": rotate_command,
+    "revoke": revoke_command,
     "list": list_command,
     "status": status_command,
     "stop": stop_command,

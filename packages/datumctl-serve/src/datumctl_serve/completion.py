@@ -14,6 +14,8 @@ COMMANDS: Final = {
     "create": "create a service and its one-time secret",
     "publish": "open a service to the world",
     "unpublish": "close a service to the world",
+    "rotate": "give a service a new secret",
+    "revoke": "revoke the secrets of a service",
     "list": "list the services",
     "status": "show what this machine serves",
     "stop": "stop an agent of this machine",
@@ -41,6 +43,8 @@ OPTIONS: Final = {
     "--help": "show the help",
 }
 
+_NAMING: Final = frozenset({"stop", "status", "publish", "unpublish", "rotate", "revoke"})
+
 NO_FILES: Final = 4
 """cobra's ShellCompDirectiveNoFileComp."""
 DEFAULT: Final = 0
@@ -65,7 +69,7 @@ def _candidates(current: str, before: list[str]) -> tuple[dict[str, str], int]:
         return {"v1": "", "v2": ""}, NO_FILES
     if previous in {"-o", "--output"}:
         return {"table": "", "json": "", "yaml": ""}, NO_FILES
-    if previous in {"--name", "--service"} or (before[:1] and before[0] in {"stop", "status", "publish", "unpublish"}):
+    if previous in {"--name", "--service"} or (before[:1] and before[0] in _NAMING):
         return dict.fromkeys(_names(), "a name of this machine"), NO_FILES
     if before[:1] == ["completion"]:
         return {"bash": "", "zsh": "", "fish": ""}, NO_FILES

@@ -1,7 +1,7 @@
 """The commands about services and about the agents of this machine.
 
-Rules: one call to the control plane each, its answer printed; a secret only by ``create``, only on stdout.
-What must not live here: serving.
+Rules: one call to the control plane each, its answer printed.
+What must not live here: serving, and secrets (``secrets.py``).
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from datumctl_serve.options import make_location, make_output
 from drtp_agent.control import ControlPlane
 from drtp_agent.discovery import Location
 from drtp_agent.names import check_name
-from drtp_agent.sdk import agent_directory, definition_of
+from drtp_agent.sdk import agent_directory, network_prefix
 from drtp_agent.state import running_pid
-from drtp_agent.target import Target, parse_detail, parse_target
 from drtp_api.errors import DrtpError
-from drtp_api.registration import CreateServiceRequest, ServiceDefinition, ServiceName, ServiceView
-from drtp_api.resources import Application, Exposure, Protocol, ServiceServers
+from drtp_api.registration import PublishRequest, ServiceView
 from drtp_api.wire import to_wire
 
-__all__ = ["create", "list_services", "publish", "status", "stop"]
+__all__ = ["ask", "list_services", "publish", "status", "stop"]
 
 T = TypeVar("T")
 
@@ -35,31 +33,13 @@ STOP_TIMEOUT: Final = 40.0
 """Seconds that ``stop`` waits: the agent's drain and a little."""
 
 
-def create(values: dict[str, Any]) -> int:
-    """Create a service and print its secret, once."""
-    out = make_output(values)
-    name = check_name(values["name"])
-    definition, target = _definition(values)
-    location = make_location(values)
-    service = ServiceName(name=name, namespace=location.namespace)
-    request = CreateServiceRequest(service=service, definition=definition)
-    answer = _ask(location, lambda control: control.create_service(request))
-    command = f"datumctl-serve {'' if target is not None else 'TARGET '}--service {name} --secret-file -"
-    data = {"type": "service_created", "name": name, "secret": answer.secret, "command": command}
-    out.result(
-        data,
-        f"service  {name}\nsecret   {answer.secret}\n\n"
-        f"The secret is shown this once. Serve it with\n  {command}\nand enter the secret, or set DATUM_SERVE_SECRET.",
-    )
-    return 0
-
-
 def publish(values: dict[str, Any], *, public: bool) -> int:
     """Open or close a service."""
     out = make_output(values)
     name = check_name(values["name"])
     location = make_location(values)
-    view = _ask(location, lambda control: control.publish(location.namespace, name, public=public))
+    change = _change(values) if public else None
+    view = ask(location, lambda control: control.publish(location.namespace, name, public=public, change=change))
     where = view.url or ", ".join(f"{a.host}:{a.port}" for a in view.addresses)
     text = f"{name} is {'public' if public else 'private'}" + (f": {where}" if public and where else "")
     out.result({"type": "service", **_service(view)}, text)
@@ -70,7 +50,7 @@ def list_services(values: dict[str, Any]) -> int:
     """Print the services of the project."""
     out = make_output(values)
     location = make_location(values)
-    views = _ask(location, lambda control: control.services(location.namespace))
+    views = ask(location, lambda control: control.services(location.namespace))
     out.rows(
         ["NAME", "PROTOCOL", "ACCESS", "STATE", "ADDRESS"],
         [[v.name, v.protocol.value, "private" if v.private else "public", _state(v), _address(v)] for v in views],
@@ -88,7 +68,7 @@ def status(values: dict[str, Any]) -> int:
     fault: DrtpError | None = None
     try:
         location = make_location(values)
-        views = {v.name: v for v in _ask(location, lambda control: control.services(location.namespace))}
+        views = {v.name: v for v in ask(location, lambda control: control.services(location.namespace))}
     except DrtpError as error:
         fault = error
     wanted = [values["name"]] if values["name"] else sorted(n for n, pid in agents.items() if pid is not None)
@@ -133,7 +113,9 @@ def stop(values: dict[str, Any]) -> int:
     return 0
 
 
-def _ask(location: Location, call: Callable[[ControlPlane], Coroutine[Any, Any, T]]) -> T:
+def ask(location: Location, call: Callable[[ControlPlane], Coroutine[Any, Any, T]]) -> T:
+    """Make one call to the control plane."""
+
     async def ask() -> T:
         async with location.connect() as control:
             return await call(control)
@@ -141,28 +123,18 @@ def _ask(location: Location, call: Callable[[ControlPlane], Coroutine[Any, Any, 
     return asyncio.run(ask())
 
 
-def _definition(values: dict[str, Any]) -> tuple[ServiceDefinition, Target | None]:
-    protocol = Protocol(values["protocol"].upper()) if values["protocol"] else None
-    options = {key: values[key] for key in ("public", "port", "hostname", "allow", "servers")}
-    if values["detail"]:
-        if values["target"]:
-            raise DrtpError("DRTP-1004", "both TARGET and --detail name the local service")
-        detail = parse_detail(values["detail"])
-        return definition_of(detail.target, application_name=detail.name, **options), detail.target
-    if values["target"]:
-        target = parse_target(values["target"], protocol)
-        return definition_of(target, **options), target if target.path is None else None
-    if protocol is Protocol.UDP:
-        parse_target("udp://localhost:1")
-    # No local service is named: the agent's TARGET will say it.
-    standin = Target(protocol=protocol or Protocol.HTTP, host="localhost", port=1)
-    checked = definition_of(standin, **options)
-    exposure: Exposure = checked.exposure
-    servers: ServiceServers = checked.servers
-    application = Application(protocol=standin.protocol)
-    return ServiceDefinition(
-        application=application, exposure=exposure, edge_allowlist_cidrs=checked.edge_allowlist_cidrs, servers=servers
-    ), None
+def _change(values: dict[str, Any]) -> PublishRequest:
+    if values["allow"] and values["allow_all"]:
+        raise DrtpError("DRTP-1004", "--allow names who may visit, and --allow-all says everyone")
+    port = values["port"]
+    if port is not None and not 0 <= port <= 65535:
+        raise DrtpError("DRTP-1010", f"{port} is not a port")
+    allowed = tuple(network_prefix(text) for text in values["allow"])
+    return PublishRequest(
+        port=port,
+        hostnames=tuple(h.lower() for h in values["hostname"]) or None,
+        edge_allowlist_cidrs=allowed if allowed or values["allow_all"] else None,
+    )
 
 
 def _names(root: Path) -> list[Path]:

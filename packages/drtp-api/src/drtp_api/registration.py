@@ -15,8 +15,11 @@ from msgspec import Meta
 from drtp_api.resources import (
     Address,
     Application,
+    Cidr,
     Coordinates,
     Exposure,
+    HostName,
+    OptionalPort,
     Port,
     Protocol,
     Role,
@@ -25,9 +28,9 @@ from drtp_api.resources import (
 
 __all__ = [
     "ConnectionEvent", "ConnectionGrants", "ConnectionView", "CreateServiceRequest", "CreateServiceResponse",
-    "ErrorBody", "GrantRequest", "RegisterRequest", "RegisterResponse", "ServerCandidate",
-    "ServerCandidates", "ServerView", "ServiceDefinition", "ServiceList", "ServiceName", "ServiceView",
-    "TunnelEndpoint", "TunnelServer",
+    "ErrorBody", "GrantRequest", "PublishRequest", "RegisterRequest", "RegisterResponse", "RotateRequest",
+    "SecretRevocation", "ServerCandidate", "ServerCandidates", "ServerView", "ServiceDefinition", "ServiceList",
+    "ServiceName", "ServiceSecret", "ServiceView", "TunnelEndpoint", "TunnelServer",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
@@ -214,6 +217,46 @@ class CreateServiceResponse:
 
     service: ServiceName
     secret: str
+
+
+@attrs.frozen(kw_only=True)
+class PublishRequest:
+    """``POST …/services/{name}/publish``: what to change on the way; what is absent stays as it is.
+
+    ``port`` is for TCP and UDP services, ``hostnames`` for HTTP ones. An empty allow-list lets everyone in.
+    """
+
+    port: OptionalPort | None = None
+    hostnames: Annotated[tuple[HostName, ...], Meta(max_length=16)] | None = None
+    edge_allowlist_cidrs: Annotated[tuple[Cidr, ...], Meta(max_length=10_000)] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RotateRequest:
+    """``POST …/services/{name}/secret``: how long the secret before stays valid beside the new one.
+
+    An hour lets a fleet change over without a gap; a week is the longest that two secrets may be about.
+    """
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3600
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSecret:
+    """A new secret of a service, shown here and never again; the one before is valid for a while."""
+
+    service: ServiceName
+    secret: str
+    previous_valid_seconds: int
+    application: Application
+
+
+@attrs.frozen(kw_only=True)
+class SecretRevocation:
+    """``DELETE …/services/{name}/secret``: no secret is valid now; these connections were ended."""
+
+    service: ServiceName
+    connections: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

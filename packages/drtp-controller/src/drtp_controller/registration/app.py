@@ -23,7 +23,9 @@ from drtp_api.registration import (
     CreateServiceRequest,
     ErrorBody,
     GrantRequest,
+    PublishRequest,
     RegisterRequest,
+    RotateRequest,
     ServerCandidates,
     ServiceList,
     ServiceName,
@@ -225,15 +227,35 @@ class _Routes:
             body = read_body(await request.body(), CreateServiceRequest)
             return _json(await services.create(routes.registrar.controller, body), 201)
 
-        @post(["/v1alpha1/services/{name:str}/publish", "/v1alpha1/services/{name:str}/unpublish"], status_code=200)
+        @post("/v1alpha1/services/{name:str}/publish", status_code=200)
         async def publish(request: Request[Any, Any, Any]) -> Response[bytes]:
             routes.ready()
             await routes.user(request)
-            target = read_message({"name": _name(request), "namespace": _namespace(request)}, ServiceName)
-            public = request.url.path.endswith("/publish")
-            return _json(await services.publish(routes.registrar.controller, target, public=public))
+            change = read_body(await request.body() or b"{}", PublishRequest)
+            return _json(
+                await services.publish(routes.registrar.controller, _service(request), public=True, change=change)
+            )
 
-        return [service_list, create, publish]
+        @post("/v1alpha1/services/{name:str}/unpublish", status_code=200)
+        async def unpublish(request: Request[Any, Any, Any]) -> Response[bytes]:
+            routes.ready()
+            await routes.user(request)
+            return _json(await services.publish(routes.registrar.controller, _service(request), public=False))
+
+        @post("/v1alpha1/services/{name:str}/secret")
+        async def rotate(request: Request[Any, Any, Any]) -> Response[bytes]:
+            routes.ready()
+            await routes.user(request)
+            body = read_body(await request.body() or b"{}", RotateRequest)
+            return _json(await routes.registrar.rotate(_service(request), overlap=body.overlap_seconds), 201)
+
+        @delete("/v1alpha1/services/{name:str}/secret", status_code=200)
+        async def revoke_secret(request: Request[Any, Any, Any]) -> Response[bytes]:
+            routes.ready()
+            await routes.user(request)
+            return _json(await routes.registrar.revoke_secret(_service(request)))
+
+        return [service_list, create, publish, unpublish, rotate, revoke_secret]
 
     def _operations(self) -> list[Any]:
         routes = self
@@ -298,6 +320,10 @@ def _peer(request: Request[Any, Any, Any]) -> str | None:
 
 def _name(request: Request[Any, Any, Any]) -> str:
     return str(request.path_params["name"])
+
+
+def _service(request: Request[Any, Any, Any]) -> ServiceName:
+    return read_message({"name": _name(request), "namespace": _namespace(request)}, ServiceName)
 
 
 def _namespace(request: Request[Any, Any, Any]) -> str:

@@ -34,6 +34,7 @@ class _Route:
 
 
 _CONNECTION = "/v1alpha1/connections/{name}"
+_SERVICE = "/v1alpha1/services/{name}"
 _ROUTES = (
     _Route("get", "/v1alpha1/servers", "Up to five servers for an agent to measure.", messages.ServerCandidates,
            auth=(), refusals=(503,), namespaced=False),
@@ -48,10 +49,14 @@ _ROUTES = (
     _Route("get", "/v1alpha1/services", "List the services of a namespace.", messages.ServiceList),
     _Route("post", "/v1alpha1/services", "Create a service with a one-time secret.", messages.CreateServiceResponse,
            201, messages.CreateServiceRequest, refusals=(400, 401, 403, 409, 413, 503), namespaced=False),
-    _Route("post", "/v1alpha1/services/{name}/publish", "Open a service to the world.", messages.ServiceView,
-           refusals=(400, 401, 403, 404, 409, 503)),
-    _Route("post", "/v1alpha1/services/{name}/unpublish", "Close a service to the world.", messages.ServiceView,
+    _Route("post", f"{_SERVICE}/publish", "Open a service to the world.", messages.ServiceView,
+           body=messages.PublishRequest, refusals=(400, 401, 403, 404, 409, 413, 503)),
+    _Route("post", f"{_SERVICE}/unpublish", "Close a service to the world.", messages.ServiceView,
            refusals=(400, 401, 404, 409, 503)),
+    _Route("post", f"{_SERVICE}/secret", "Issue a new secret; the one before stays valid for a while.",
+           messages.ServiceSecret, 201, messages.RotateRequest, refusals=(400, 401, 404, 409, 413, 503)),
+    _Route("delete", f"{_SERVICE}/secret", "Revoke every secret and end the agents that enrolled with one.",
+           messages.SecretRevocation, refusals=(400, 401, 404, 409, 503)),
 )  # fmt: skip
 
 
@@ -99,7 +104,7 @@ def _operation(route: _Route) -> dict[str, Any]:
     }
     if route.body is not None:
         body = {"application/json": {"schema": _reference(route.body)}}
-        operation["requestBody"] = {"required": True, "content": body}
+        operation["requestBody"] = {"required": route.body not in _OPTIONAL, "content": body}
     return operation
 
 
@@ -122,4 +127,8 @@ def _on_the_wire(schema: Any, name: str = "") -> Any:
     return out
 
 
-_CLOSED = frozenset({"RegisterRequest", "GrantRequest", "CreateServiceRequest", "ServiceDefinition", "ServiceName"})
+_CLOSED = frozenset({
+    "RegisterRequest", "GrantRequest", "CreateServiceRequest", "ServiceDefinition", "ServiceName", "PublishRequest",
+    "RotateRequest",
+})  # fmt: skip
+_OPTIONAL = frozenset({messages.PublishRequest, messages.RotateRequest})

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from drtp_api.errors import DrtpError
 from drtp_api.grants import GRANT_LIFETIME, Grant, GrantIssuer, b64url_decode, thumbprint, verify_signature
-from drtp_api.kube import DRTP_CONNECTIONS, DRTP_SERVICES, SECRETS, AlreadyExists, Conflict, Kube, NotFound, Obj
+from drtp_api.kube import DRTP_CONNECTIONS, DRTP_SERVICES, AlreadyExists, Conflict, Kube, NotFound, Obj
 from drtp_api.pickers import Place, city_of
 from drtp_api.registration import (
     ConnectionGrants,
@@ -26,8 +26,10 @@ from drtp_api.registration import (
     GrantRequest,
     RegisterRequest,
     RegisterResponse,
+    SecretRevocation,
     ServerCandidate,
     ServiceName,
+    ServiceSecret,
     TunnelServer,
 )
 from drtp_api.resources import (
@@ -45,11 +47,12 @@ from drtp_api.resources import (
 from drtp_api.wire import from_wire, to_wire
 from drtp_controller.planners.conditions import parse_time, timestamp
 from drtp_controller.planners.connection import Applied, assign_servers, is_live
+from drtp_controller.planners.events import Happening, Subject
 from drtp_controller.planners.gateway import SERVICE_LABEL
 from drtp_controller.planners.servers import has_room, is_online
 from drtp_controller.planners.service import plan_service
 from drtp_controller.reconcile.controller import Controller
-from drtp_controller.registration import secrets, services
+from drtp_controller.registration import enrolment, services
 from drtp_controller.registration.auth import Identity
 from drtp_controller.registration.views import connection_view, endpoints_of, server_candidate
 
@@ -59,6 +62,8 @@ MAX_CANDIDATES = 5
 PROOF_SKEW_SECONDS = 60.0
 REGISTERED_AT = "drtp.datumapis.com/registered-at"
 _TRIES = 5
+_TOLD = frozenset({"DRTP-2005", "DRTP-2007", "DRTP-2008", "DRTP-2014", "DRTP-4006"})
+"""Refusals that the owner of a service wants to know of."""
 
 
 class Registrar:
@@ -86,6 +91,23 @@ class Registrar:
         Raises:
             DrtpError: DRTP-2003, 2005, 2006, 2007, 2008, 2009, 2011-2014, 4006.
         """
+        try:
+            return await self._register(request, wan_ip=wan_ip, identity=identity)
+        except DrtpError as error:
+            self._tell(request.service, error, wan_ip)
+            raise
+
+    def _tell(self, name: ServiceName, error: DrtpError, wan_ip: str | None) -> None:
+        """Tell the owner of a service that an agent was refused."""
+        service = self.controller.caches.services.get(name.name, name.namespace)
+        if service is not None and error.code in _TOLD:
+            text = f"{error.code} {error.message}" + (f" (agent at {wan_ip})" if wan_ip else "")
+            subject = Subject.of("DRTPService", service.metadata)
+            self.controller.recorder.record([Happening(subject, "AgentRefused", text, "Warning")])
+
+    async def _register(
+        self, request: RegisterRequest, *, wan_ip: str | None, identity: Identity | None
+    ) -> RegisterResponse:
         _public_key(request.public_key)
         key = service_key(request.service.namespace, request.service.name)
         async with self._lock(key):
@@ -97,7 +119,8 @@ class Registrar:
                 service = await services.write_definition(self.controller, request.service, request.definition)
             else:
                 service = await services.read(self.controller, request.service)
-            connection = await self._connect(request, service, wan_ip)
+            proof = enrolment.BY_SECRET if identity is None else enrolment.BY_USER
+            connection = await self._connect(request, service, wan_ip, proof)
         planned = self._plan(service, connection)
         view = connection_view(connection, service, self._servers(), self._applied(service), planned=planned)
         return RegisterResponse(
@@ -146,6 +169,26 @@ class Registrar:
         except NotFound as error:
             raise DrtpError("DRTP-2010", f"there is no connection {namespace}/{name}") from error
 
+    # secrets
+
+    async def rotate(self, name: ServiceName, *, overlap: float) -> ServiceSecret:
+        """Issue a new secret; the one before stays valid for ``overlap`` seconds.
+
+        Raises:
+            DrtpError: DRTP-2006; there is no such service.
+        """
+        async with self._lock(service_key(name.namespace, name.name)):
+            return await enrolment.issue(self.controller, await services.read(self.controller, name), overlap=overlap)
+
+    async def revoke_secret(self, name: ServiceName) -> SecretRevocation:
+        """Make every secret invalid and end the connections that were enrolled by one.
+
+        Raises:
+            DrtpError: DRTP-2006; there is no such service.
+        """
+        async with self._lock(service_key(name.namespace, name.name)):
+            return await enrolment.revoke(self.controller, await services.read(self.controller, name))
+
     # parts
 
     def _lock(self, key: str) -> asyncio.Lock:
@@ -163,13 +206,7 @@ class Registrar:
     async def _check_secret(self, service: ServiceName, secret: str | None) -> None:
         if not secret:
             raise DrtpError("DRTP-2003", "neither a bearer token nor a secret was given")
-        stored: Obj | None
-        try:
-            stored = await self._kube.get(SECRETS, secrets.secret_name(service.name), service.namespace)
-        except NotFound:
-            stored = None
-        if not secrets.matches(stored, secret):
-            raise DrtpError("DRTP-2005", f"the secret is not accepted for {service.namespace}/{service.name}")
+        await enrolment.check(self.controller, service, secret)
 
     async def _both(self, namespace: str, name: str) -> tuple[Connection, Service]:
         caches = self.controller.caches
@@ -187,7 +224,7 @@ class Registrar:
             raise DrtpError("DRTP-2010", f"the connection {namespace}/{name} is being deleted")
         return connection, service
 
-    async def _connect(self, request: RegisterRequest, service: Service, wan_ip: str | None) -> Connection:
+    async def _connect(self, request: RegisterRequest, service: Service, wan_ip: str | None, proof: str) -> Connection:
         """Create or update the connection object of this agent, once nobody else is in its way."""
         name = f"{request.service.name}-{request.instance_id[:10]}"
         for _ in range(_TRIES):
@@ -205,7 +242,7 @@ class Registrar:
                 servers=servers,
             )
             try:
-                return from_wire(await self._write(name, spec, service, existing), Connection)
+                return from_wire(await self._write(name, spec, service, existing, proof), Connection)
             except (AlreadyExists, Conflict):
                 continue  # an edge wrote its status meanwhile, or a twin registered
         raise DrtpError("DRTP-2015", f"the connection {name} keeps changing")
@@ -266,8 +303,8 @@ class Registrar:
             raise DrtpError("DRTP-2014", f"none of {len(servers)} tunnel servers is ready")
         return chosen
 
-    async def _write(self, name: str, spec: ConnectionSpec, service: Service, existing: Obj | None) -> Obj:
-        annotations = {REGISTERED_AT: timestamp(self.controller.clock())}
+    async def _write(self, name: str, spec: ConnectionSpec, service: Service, existing: Obj | None, proof: str) -> Obj:
+        annotations = {REGISTERED_AT: timestamp(self.controller.clock()), enrolment.ENROLLED_BY: proof}
         if existing is not None:
             metadata = existing["metadata"]
             annotations = {**(metadata.get("annotations") or {}), **annotations}

@@ -1,26 +1,41 @@
-"""One-time secrets of services: made here, shown once, kept as digests only.
+"""Secrets that enrol agents: made here, shown once, kept as digests only.
 
 Rules:
 - A secret has 256 bits of randomness, so a plain SHA-256 is as hard to reverse as a slow hash would be.
+- At most two are valid at a time: the newest, and the one before until its time is over. Digests of earlier ones are
+  kept for a while, so that who comes late with one is told why it is refused.
 - Comparison takes the same time whatever is wrong, and an unknown service costs the same as a wrong secret.
+What must not enter: the API and its objects' life; ``enrolment.py`` has them.
 """
 
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
 import hmac
 import secrets as random_source
 from typing import Any
 
-from drtp_api.kube import Obj
-from drtp_api.resources import API_VERSION, Service
+import attrs
 
-__all__ = ["matches", "new_secret", "secret_name", "secret_object"]
+from drtp_api.kube import Obj
+
+__all__ = ["Book", "Verdict", "new_secret", "read_book", "secret_name"]
 
 PREFIX = "drtps_"
 """Makes a leaked secret recognisable to scanners."""
-_FIELD = "sha256"
+REMEMBERED = 8
+"""How many earlier secrets are told from ones that never were."""
+
+
+class Verdict(enum.Enum):
+    """What a secret is worth now."""
+
+    ACCEPTED = "accepted"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
 
 
 def new_secret() -> str:
@@ -33,32 +48,81 @@ def secret_name(service: str) -> str:
     return f"drtp-enrollment-{service}"[:253]
 
 
-def secret_object(service: Service, secret: str) -> Obj:
-    """Return the Secret that holds the digest; it is deleted with the service."""
-    metadata = service.metadata
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "drtp.datumapis.com/enrollment",
-        "metadata": {
-            "name": secret_name(metadata.name),
-            "namespace": metadata.namespace,
-            "ownerReferences": [
-                {"apiVersion": API_VERSION, "kind": "DRTPService", "name": metadata.name, "uid": metadata.uid}
-            ],
-        },
-        "data": {_FIELD: base64.b64encode(_digest(secret).encode()).decode()},
-    }
+@attrs.frozen(kw_only=True)
+class Book:
+    """The digests of one service's secrets. ``previous_until`` is in seconds since the Unix epoch."""
+
+    current: str = ""
+    previous: str = ""
+    previous_until: float = 0.0
+    retired: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+
+    def judge(self, secret: str, now: float) -> Verdict:
+        """Return what the secret is worth now; every digest is compared, so that time tells nothing."""
+        asked = _digest(secret)
+        current, previous = _same(self.current, asked), _same(self.previous, asked)
+        retired = sum(_same(known, asked) for known in self.retired)
+        revoked = sum(_same(known, asked) for known in self.revoked)
+        if current or (previous and now < self.previous_until):
+            return Verdict.ACCEPTED
+        if previous or retired:
+            return Verdict.EXPIRED
+        return Verdict.REVOKED if revoked else Verdict.UNKNOWN
+
+    def rotated(self, secret: str, *, until: float) -> Book:
+        """Return the book with a new secret; the present one stays valid until then."""
+        return Book(
+            current=_digest(secret),
+            previous=self.current,
+            previous_until=until,
+            retired=_latest(*self.retired, self.previous),
+            revoked=self.revoked,
+        )
+
+    def emptied(self) -> Book:
+        """Return the book with every secret revoked."""
+        return Book(retired=self.retired, revoked=_latest(*self.revoked, self.previous, self.current))
+
+    def to_data(self) -> dict[str, str]:
+        """Return the data of the Secret object."""
+        fields = {
+            "sha256": self.current,
+            "previous": self.previous,
+            "previousUntil": f"{self.previous_until:.0f}" if self.previous else "",
+            "retired": ",".join(self.retired),
+            "revoked": ",".join(self.revoked),
+        }
+        return {k: base64.b64encode(v.encode()).decode() for k, v in fields.items() if v}
 
 
-def matches(stored: Obj | None, secret: str) -> bool:
-    """Return whether the secret is the one whose digest is stored; never raises for what is stored."""
-    data: Any = (stored or {}).get("data") or {}
+def read_book(stored: Obj | None) -> Book:
+    """Return the book of a stored Secret; never raises for what is stored."""
+    data: Any = (stored or {}).get("data")
+    found = {name: _text(data, name) for name in ("sha256", "previous", "previousUntil", "retired", "revoked")}
+    until = found["previousUntil"]
+    return Book(
+        current=found["sha256"],
+        previous=found["previous"],
+        previous_until=float(until) if until.isdecimal() else 0.0,
+        retired=tuple(filter(None, found["retired"].split(","))),
+        revoked=tuple(filter(None, found["revoked"].split(","))),
+    )
+
+
+def _text(data: Any, name: str) -> str:
     try:
-        known = base64.b64decode(data.get(_FIELD) or b"", validate=True)
-    except ValueError:
-        known = b""
-    return hmac.compare_digest(known, _digest(secret).encode()) and bool(known)
+        return base64.b64decode((data or {}).get(name) or b"", validate=True).decode("ascii")
+    except (AttributeError, TypeError, ValueError):
+        return ""
+
+
+def _latest(*digests: str) -> tuple[str, ...]:
+    return tuple(filter(None, digests))[-REMEMBERED:]
+
+
+def _same(known: str, asked: str) -> bool:
+    return hmac.compare_digest(known.encode(), asked.encode()) and bool(known)
 
 
 def _digest(secret: str) -> str:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import attrs
 
 from drtp_api.errors import DrtpError
-from drtp_api.kube import DRTP_SERVICES, SECRETS, AlreadyExists, Conflict, NotFound, Obj
+from drtp_api.kube import DRTP_SERVICES, AlreadyExists, Conflict, NotFound, Obj
 from drtp_api.registration import (
     CreateServiceRequest,
     CreateServiceResponse,
+    PublishRequest,
     ServiceDefinition,
     ServiceName,
     ServiceView,
@@ -24,7 +25,7 @@ from drtp_api.resources import API_VERSION, Protocol, Service, ServiceSpec, serv
 from drtp_api.wire import from_wire, to_wire
 from drtp_controller.planners.conditions import is_true
 from drtp_controller.reconcile.controller import Controller
-from drtp_controller.registration import secrets
+from drtp_controller.registration import enrolment
 
 __all__ = ["create", "list_services", "publish", "read", "view", "write_definition"]
 
@@ -81,25 +82,23 @@ async def create(controller: Controller, request: CreateServiceRequest) -> Creat
         raise DrtpError("DRTP-2032", f"the service {name.namespace}/{name.name} exists already")
     _claim(controller, name, spec, None)
     service = from_wire(await _store(controller, name, spec, None), Service)
-    secret = secrets.new_secret()
-    body = secrets.secret_object(service, secret)
-    await controller.kube.create(SECRETS, body, name.namespace)
-    reference = {"status": {"enrollmentSecretRef": {"name": body["metadata"]["name"]}}}
-    await controller.kube.merge_patch(DRTP_SERVICES, name.name, reference, name.namespace, subresource="status")
-    return CreateServiceResponse(service=name, secret=secret)
+    issued = await enrolment.issue(controller, service, overlap=0)
+    return CreateServiceResponse(service=name, secret=issued.secret)
 
 
-async def publish(controller: Controller, name: ServiceName, *, public: bool) -> ServiceView:
-    """Open or close a service to the world, durably.
+async def publish(
+    controller: Controller, name: ServiceName, *, public: bool, change: PublishRequest | None = None
+) -> ServiceView:
+    """Open or close a service to the world, durably, with what is to change on the way.
 
     Raises:
-        DrtpError: DRTP-2006, DRTP-2011, DRTP-2012.
+        DrtpError: DRTP-2006, DRTP-2009, DRTP-2011, DRTP-2012, DRTP-2013.
     """
+    wanted = change or PublishRequest()
     for _ in range(_TRIES):
         raw = await _get(controller, name)
         before = from_wire(raw, Service)
-        exposure = attrs.evolve(before.spec.exposure, enabled=public)
-        spec = attrs.evolve(before.spec, exposure=exposure)
+        spec = _changed(before.spec, wanted, public=public)
         _claim(controller, name, spec, before)
         metadata = raw["metadata"]
         annotations = {**(metadata.get("annotations") or {}), PUBLISHED: "true"}
@@ -143,6 +142,25 @@ async def _get(controller: Controller, name: ServiceName) -> Obj:
         return await controller.kube.get(DRTP_SERVICES, name.name, name.namespace)
     except NotFound as error:
         raise DrtpError("DRTP-2006", f"there is no service {name.namespace}/{name.name}") from error
+
+
+def _changed(spec: ServiceSpec, wanted: PublishRequest, *, public: bool) -> ServiceSpec:
+    http = spec.application.protocol is Protocol.HTTP
+    if http and wanted.port:
+        raise DrtpError("DRTP-2009", "body.port: an HTTP service shares the gateway's port; ask for hostnames")
+    if not http and wanted.hostnames:
+        raise DrtpError("DRTP-2009", "body.hostnames: only an HTTP service has host names; ask for a port")
+    old = spec.exposure
+    exposure = attrs.evolve(
+        old,
+        enabled=public,
+        port=old.port if wanted.port is None else wanted.port,
+        hostnames=old.hostnames if wanted.hostnames is None else wanted.hostnames,
+    )
+    allowed = wanted.edge_allowlist_cidrs
+    return attrs.evolve(
+        spec, exposure=exposure, edge_allowlist_cidrs=spec.edge_allowlist_cidrs if allowed is None else allowed
+    )
 
 
 def _merged(definition: ServiceDefinition, before: Service | None) -> ServiceSpec:
