@@ -290,7 +290,7 @@ def test_a_spin_that_does_not_pay_is_tried_less_and_less():
         for count in range(1, 101):
             b.send(b"x")
             await until(lambda count=count: len(handler.received) == count)
-        assert engine._lost_bets == 6
+        assert engine._lost_bets == 8
         assert engine._turns_to_skip > 0
         engine.close()
         a.close()

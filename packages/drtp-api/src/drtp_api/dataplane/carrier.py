@@ -120,6 +120,9 @@ class SocketCarrier:
 
     __slots__ = ("_closed", "_engine", "_info", "_sock", "recv_into", "send")
 
+    pending_bytes = 0
+    """Nothing is ever held back here."""
+
     def __init__(self, engine: Engine, sock: socket, *, transport: str = "tcp") -> None:
         sock.setblocking(False)
         local, peer = socket_addresses(sock)
@@ -135,11 +138,6 @@ class SocketCarrier:
     def info(self) -> CarrierInfo:
         """What is known about this carrier."""
         return self._info
-
-    @property
-    def pending_bytes(self) -> int:
-        """Nothing is ever held back here."""
-        return 0
 
     def start(self, owner: Handler) -> None:
         """Let the engine report to ``owner`` directly."""

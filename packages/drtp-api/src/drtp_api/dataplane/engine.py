@@ -73,13 +73,12 @@ class Engine(Protocol):
     edge_triggered: bool
     """Whether :meth:`rearm` is unnecessary. Hot paths test this instead of calling it."""
 
+    scratch: "Scratch"
+    """The buffers shared by everything on this engine; contents last until control returns to the engine."""
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop this engine lives in."""
-
-    @property
-    def scratch(self) -> "Scratch":
-        """The buffers shared by everything on this engine; contents last until control returns to the engine."""
 
     @property
     def watched(self) -> int:
@@ -146,9 +145,13 @@ def on_battery(supplies: Path = Path("/sys/class/power_supply")) -> bool:
         return False
 
 
+SPIN_US = 100
+"""Microseconds to spin for. A round trip through both ends and a quick service takes some 70; a bet on less is lost."""
+
+
 def default_spin_us() -> int:
-    """Microseconds worth spinning for: 50 where another processor can do the peer's work meanwhile, else 0."""
-    return 50 if (os.cpu_count() or 1) > 1 and not on_battery() else 0
+    """Microseconds worth spinning for: :data:`SPIN_US` where another processor can do the peer's work, else 0."""
+    return SPIN_US if (os.cpu_count() or 1) > 1 and not on_battery() else 0
 
 
 def create_engine(

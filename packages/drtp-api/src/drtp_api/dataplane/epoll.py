@@ -37,8 +37,11 @@ _ROUNDS = 16
 _HOLD = 0.001
 """Seconds a paying spin may keep the asyncio loop waiting."""
 
+_FREE_BETS = 2
+"""Bets that may be lost in a row without consequence: a pause in a conversation is not its end."""
+
 _MAX_BACKOFF = 6
-"""After so many lost bets in a row, only one productive turn in 2**6 spins again."""
+"""After so many lost bets beyond that, only one productive turn in 2**6 spins again."""
 
 
 def available() -> bool:
@@ -65,7 +68,7 @@ class EpollEngine:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._ready: deque[Handler] = deque()
-        self._scratch: Scratch | None = None
+        self.scratch = Scratch()
         self._on_error = on_error or loop_error_sink(loop)
         self._spin = spin_us / 1e6 if (os.cpu_count() or 1) > 1 else 0.0
         self._lost_bets = 0
@@ -80,13 +83,6 @@ class EpollEngine:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop this engine lives in."""
         return self._loop
-
-    @property
-    def scratch(self) -> Scratch:
-        """The shared buffers, allocated when first needed."""
-        if self._scratch is None:
-            self._scratch = Scratch()
-        return self._scratch
 
     @property
     def watched(self) -> int:
@@ -213,14 +209,14 @@ class EpollEngine:
                 if events or now >= end:
                     break
             if now > end + 4 * self._spin:
-                # Somebody else wanted the processor and had it for a while: there is none to burn.
-                self._lost_bets = _MAX_BACKOFF
+                # Somebody else wanted the processor and had it for a while: there is little to burn.
+                self._lost_bets = min(self._lost_bets + 2, _FREE_BETS + _MAX_BACKOFF)
             elif events:
                 self._lost_bets = 0
             else:
-                self._lost_bets = min(self._lost_bets + 1, _MAX_BACKOFF)
-            if self._lost_bets:
-                self._turns_to_skip = (1 << self._lost_bets) - 1
+                self._lost_bets = min(self._lost_bets + 1, _FREE_BETS + _MAX_BACKOFF)
+            if self._lost_bets > _FREE_BETS:
+                self._turns_to_skip = (1 << (self._lost_bets - _FREE_BETS)) - 1
             if events:
                 self._turn(events)
             if self._lost_bets or self._ready:

@@ -40,7 +40,7 @@ class PortableEngine:
         self._loop = loop
         self._handlers: dict[int, Handler] = {}
         self._ready: deque[Handler] = deque()
-        self._scratch: Scratch | None = None
+        self.scratch = Scratch()
         self._on_error = on_error or loop_error_sink(loop)
         self._asked = False
         self._closed = False
@@ -49,13 +49,6 @@ class PortableEngine:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop this engine lives in."""
         return self._loop
-
-    @property
-    def scratch(self) -> Scratch:
-        """The shared buffers, allocated when first needed."""
-        if self._scratch is None:
-            self._scratch = Scratch()
-        return self._scratch
 
     @property
     def watched(self) -> int:

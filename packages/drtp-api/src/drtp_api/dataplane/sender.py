@@ -85,7 +85,7 @@ class Sender:
 
     def pump(self) -> bool:
         """Send what may be sent in one turn, and tell whether more is left that could go at once."""
-        if self.failed or not self._unblocked():
+        if self.failed or ((self._backlog is not None or self._carrier.pending_bytes) and not self._unblocked()):
             return False
         conn = self._conn
         now = self._engine.now()
@@ -153,23 +153,24 @@ class Sender:
     def _fill(self, splice: Splice, frame: memoryview) -> int:
         """Make one frame from a socket's bytes and return its size, 0 if there is none."""
         conn = self._conn
-        room = len(frame) - HEADER_SIZE
+        room = frame[HEADER_SIZE:]
         fin = dry = False
         size = 0
-        # Bytes read earlier say nothing about the socket: only a short read of itself means that it is dry.
-        looked = splice.early is None
         try:
-            size = splice.fill(frame[HEADER_SIZE:])
-            if not size:
-                fin = True
-            elif size < room and looked:
-                if splice.hangup:
-                    # The end is next; if it is there already it travels with the bytes.
-                    more = splice.fill(frame[HEADER_SIZE + size :])
-                    fin = not more
-                    size += more
-                else:
-                    dry = True
+            if splice.early is not None:
+                size = splice.take_early(room)
+            else:
+                size = splice.sock.recv_into(room)
+                if not size:
+                    fin = True
+                elif size < len(room):
+                    if splice.hangup:
+                        # The end is next; if it is there already it travels with the bytes.
+                        more = splice.sock.recv_into(room[size:])
+                        fin = not more
+                        size += more
+                    else:
+                        dry = True
         except BlockingIOError:
             dry = True
         except OSError as error:
@@ -182,6 +183,8 @@ class Sender:
                 self._engine.rearm(splice.sock, read=True)
             if not size:
                 return 0
+        if splice.retained is not None:
+            splice.retained += room[:size]
         conn.commit(splice.stream_id, size, frame, fin)
         splice.from_socket += size
         if fin:

@@ -116,9 +116,12 @@ class Splice(Handler):
             return
         if hangup:
             self.hangup = True
-            if (error := pending_error(self.sock)) is not None:
-                self.tunnel.socket_failed(self, error)
-                return
+            if self.wanted or self.fin_sent:
+                # Nobody will read soon, so ask; otherwise the next read tells.
+                error = pending_error(self.sock)
+                if error is not None:
+                    self.tunnel.socket_failed(self, error)
+                    return
         if writable:
             if self.connecting and not self._finish_connecting():
                 return
@@ -227,22 +230,13 @@ class Splice(Handler):
 
     # Towards the peer
 
-    def fill(self, room: memoryview) -> int:
-        """Read into ``room`` and return how much; 0 is the socket's end.
-
-        Raises:
-            BlockingIOError: nothing is there.
-            OSError: the socket failed.
-        """
+    def take_early(self, room: memoryview) -> int:
+        """Move early bytes into ``room`` and return how many."""
         early = self.early
-        if early is None:
-            size = self.sock.recv_into(room)
-        else:
-            size = min(len(early), len(room))
-            room[:size] = early[:size]
-            self.early = early[size:] if size < len(early) else None
-        if self.retained is not None:
-            self.retained += room[:size]
+        assert early is not None
+        size = min(len(early), len(room))
+        room[:size] = early[:size]
+        self.early = early[size:] if size < len(early) else None
         return size
 
     # The end
