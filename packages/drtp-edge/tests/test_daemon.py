@@ -449,6 +449,7 @@ def test_no_agent_is_let_in_before_the_key_set_is_known(lab, tmp_path):
         await asyncio.sleep(0.3)
         assert not ready
         assert here.daemon.endpoints == []
+        assert "drtp-grant-keys" in here.daemon.registration.trouble
         await here.prepare()
         async with asyncio.timeout(5):
             while not ready:

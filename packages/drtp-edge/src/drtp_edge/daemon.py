@@ -228,7 +228,9 @@ class Daemon:
         """Wait for an event; return False if we were told to stop first."""
         waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self.stop.wait())]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            while not (await asyncio.wait(waits, timeout=TICK, return_when=asyncio.FIRST_COMPLETED))[0]:
+                why = self.registration.trouble if self.registration is not None else ""
+                self.log.warning("waiting_for_the_control_plane", code="DRTP-2002", reason=why)
         finally:
             for wait in waits:
                 wait.cancel()

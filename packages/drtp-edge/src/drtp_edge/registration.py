@@ -104,6 +104,7 @@ class Registration:
     registered: asyncio.Event = attrs.field(factory=asyncio.Event)
     """Set once the DRTPServer was written."""
     last_contact: float = 0.0
+    write_error: str = ""
     _acquired: float = 0.0
     _keys: asyncio.Event = attrs.field(factory=asyncio.Event)
     _dirty: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -190,6 +191,16 @@ class Registration:
         """Return for how many seconds the control plane has been out of reach; 0 while it answers."""
         silent = now - self.last_contact
         return silent if silent > _UNREACHABLE_AFTER else 0.0
+
+    @property
+    def trouble(self) -> str:
+        """What keeps us from knowing or writing what we must, for the log; empty while all is well."""
+        if self.write_error:
+            return self.write_error
+        for reflector in self._reflectors:
+            if reflector.last_error is not None:
+                return str(reflector.last_error)
+        return "" if self._keys.is_set() else f"ConfigMap {SYSTEM_NAMESPACE}/{KEY_SET} has no key set yet"
 
     # Watching
 
@@ -347,11 +358,13 @@ class Registration:
             self.log.warning("status_not_written", connection=key, error=str(error))
 
     def _failed(self, what: str, error: Exception) -> None:
+        self.write_error = f"{what}: {error}"
         if what not in self._failing:
             self._failing.add(what)
             self.log.warning("control_plane_write_failed", what=what, error=str(error))
 
     def _worked(self, what: str) -> None:
+        self.write_error = ""
         if what in self._failing:
             self._failing.discard(what)
             self.log.info("control_plane_write_works_again", what=what)
