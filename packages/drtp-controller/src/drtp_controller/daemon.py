@@ -1,7 +1,7 @@
 """``drtp controller``: the controller and the registration API against a real Kubernetes API.
 
 Rules:
-- One replica acts, the one that holds the Lease; the others wait and answer ``/readyz`` with 503.
+- One replica acts, the one that holds the Lease; the others wait, answer ``/healthz`` and refuse the rest with 503.
 - A leader that lost its Lease ends: its successor starts from what is stored.
 What must not enter: anything that only a single machine has.
 """
@@ -29,6 +29,7 @@ from drtp_controller.planners.gateway import GatewayConfig
 from drtp_controller.planners.service import Front
 from drtp_controller.reconcile.controller import Controller, ControllerConfig
 from drtp_controller.reconcile.leader import LeaderElection
+from drtp_controller.reconcile.leaderslice import Replica, lead_services
 from drtp_controller.reconcile.probe import bind_probe
 from drtp_controller.registration.app import create_app
 from drtp_controller.registration.auth import SelfReviews
@@ -36,6 +37,7 @@ from drtp_controller.registration.hub import Hub
 from drtp_controller.registration.keys import ensure_installation, ensure_issuer, ensure_namespaces
 from drtp_controller.registration.registrar import Registrar
 from drtp_controller.registration.server import HttpServer
+from drtp_controller.registration.standby import Standby
 
 __all__ = ["DaemonSettings", "run_daemon"]
 
@@ -56,6 +58,7 @@ class DaemonSettings:
     listen: tuple[str, int]
     base_domain: str
     ports: tuple[int, int]
+    replica: Replica = Replica()
 
 
 def run_daemon(settings: DaemonSettings) -> int:
@@ -78,6 +81,7 @@ async def _run(settings: DaemonSettings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         kube = await stack.enter_async_context(HttpKube(await find_config(settings.kubeconfig)))
         await ensure_namespaces(kube)
+        standby = await _listen(stack, settings)
         election = LeaderElection(kube, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
         running = asyncio.create_task(election.run())
         stack.push_async_callback(_cancelled, running)
@@ -110,7 +114,8 @@ async def _run(settings: DaemonSettings) -> int:
         reconciling = asyncio.create_task(controller.run())
         reconciling.add_done_callback(lambda _: stopped.set())
         stack.push_async_callback(_cancelled, reconciling)
-        await _serve(stack, controller, kube, settings)
+        await _serve(stack, controller, kube, standby)
+        await lead_services(kube, settings.replica)
         led = not await _first(stopped, election.ended)
         if reconciling.done() and not reconciling.cancelled() and reconciling.exception() is not None:
             raise DrtpError("DRTP-1000", f"the controller ended: {reconciling.exception()}")
@@ -119,9 +124,8 @@ async def _run(settings: DaemonSettings) -> int:
     return ExitCode.OK
 
 
-async def _serve(
-    stack: contextlib.AsyncExitStack, controller: Controller, kube: HttpKube, settings: DaemonSettings
-) -> None:
+async def _listen(stack: contextlib.AsyncExitStack, settings: DaemonSettings) -> Standby:
+    """Answer from now on, though nobody leads yet."""
     host, port = settings.listen
     try:
         sock = socket.create_server(
@@ -130,12 +134,23 @@ async def _serve(
     except OSError as error:
         raise DrtpError("DRTP-1014", f"the registration API cannot listen on {host}:{port}: {error}") from error
     sock.setblocking(False)
-    hub = Hub(controller)
-    registrar = Registrar(controller, await ensure_issuer(kube))
-    server = HttpServer(create_app(registrar, SelfReviews(kube.config), hub), sock)
+    standby = Standby()
+    server = HttpServer(standby, sock)
     await server.start()
     stack.push_async_callback(server.stop)
-    stack.callback(hub.close)
+    return standby
+
+
+async def _serve(stack: contextlib.AsyncExitStack, controller: Controller, kube: HttpKube, standby: Standby) -> None:
+    hub = Hub(controller)
+    registrar = Registrar(controller, await ensure_issuer(kube))
+    standby.app = create_app(registrar, SelfReviews(kube.config), hub)
+
+    def retire() -> None:
+        standby.app = None
+        hub.close()
+
+    stack.callback(retire)
 
 
 async def _served(kube: Kube, resource: Resource) -> Resource:

@@ -28,6 +28,7 @@ from drtp_api.kube import (
     WatchEventType,
     load_kubeconfig,
 )
+from drtp_controller.apiserver.rbac import Role, User
 
 
 def serve(embedded, tmp_path, body, **options):
@@ -43,6 +44,7 @@ def serve(embedded, tmp_path, body, **options):
 
 
 ADMIN = {"Authorization": "Bearer admin-token"}
+OPERATOR = User("operator", Role.ADMIN)
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "1"}}
 PATH = "/api/v1/namespaces/default/configmaps"
 
@@ -228,7 +230,7 @@ def test_a_watcher_that_leaves_is_forgotten(embedded, tmp_path):
 def test_one_slow_watcher_does_not_hold_up_another(embedded, tmp_path):
     async def body(server, session):
         slow = await session.get(PATH + "?watch=1&resourceVersion=1", headers=ADMIN)
-        kube = server.kube()
+        kube = server.kube(OPERATOR)
         seen = asyncio.create_task(_count(embedded.http_client(server), 60))
         await asyncio.sleep(0.1)
         big = "x" * 200_000
@@ -263,12 +265,12 @@ def test_a_stop_ends_watches_cleanly_and_a_restart_resumes_them_without_a_list(e
             reflector = Reflector(kube, DRTP_SERVICES, on_change=changes.append)
             running = asyncio.create_task(reflector.run())
             await reflector.synced.wait()
-            await server.kube().create(DRTP_SERVICES, drtp_service("one"), "default")
+            await server.kube(OPERATOR).create(DRTP_SERVICES, drtp_service("one"), "default")
             while len(changes) < 1:
                 await asyncio.sleep(0.01)
             await server.stop()
             server = embedded.make_server(tmp_path / "state", port=port)
-            await server.kube().create(DRTP_SERVICES, drtp_service("two"), "default")
+            await server.kube(OPERATOR).create(DRTP_SERVICES, drtp_service("two"), "default")
             await server.start()
             while len(changes) < 2:
                 await asyncio.sleep(0.01)
@@ -291,7 +293,7 @@ def test_a_reflector_lists_again_when_the_history_is_gone(embedded, tmp_path):
         reflector = Reflector(kube, DRTP_SERVICES, sleep=lambda _seconds: asyncio.sleep(0.01))
         running = asyncio.create_task(reflector.run())
         await reflector.synced.wait()
-        local = server.kube()
+        local = server.kube(OPERATOR)
         server.app.end_watches()
         for name in ("a", "b"):
             await local.create(DRTP_SERVICES, drtp_service(name), "default")
@@ -368,7 +370,7 @@ def test_an_answer_that_is_not_from_kubernetes_is_unavailable():
 
 def test_writers_that_collide_lose_no_update(embedded, tmp_path):
     async def body(server, _session):
-        await server.kube().create(CONFIG_MAPS, CONFIG_MAP | {"data": {"n": "0"}}, "default")
+        await server.kube(OPERATOR).create(CONFIG_MAPS, CONFIG_MAP | {"data": {"n": "0"}}, "default")
 
         async def count_up(kube, times):
             done = 0
@@ -385,6 +387,6 @@ def test_writers_that_collide_lose_no_update(embedded, tmp_path):
         await asyncio.gather(*(count_up(kube, 10) for kube in clients))
         for kube in clients:
             await kube.close()
-        assert (await server.kube().get(CONFIG_MAPS, "cm", "default"))["data"]["n"] == "40"
+        assert (await server.kube(OPERATOR).get(CONFIG_MAPS, "cm", "default"))["data"]["n"] == "40"
 
     serve(embedded, tmp_path, body)

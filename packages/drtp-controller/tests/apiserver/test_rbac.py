@@ -21,9 +21,9 @@ USERS = {role: User(f"the-{role.value}", role) for role in Role}
         (Role.EDGE, "update", DRTP_GROUP, "drtpconnections", "default", "status", True),
         (Role.EDGE, "update", DRTP_GROUP, "drtpconnections", "default", "", False),
         (Role.EDGE, "delete", DRTP_GROUP, "drtpservers", "", "", False),
-        (Role.EDGE, "update", "coordination.k8s.io", "leases", "drtp-system", "", True),
-        (Role.EDGE, "update", "coordination.k8s.io", "leases", "default", "", False),
-        (Role.EDGE, "get", "", "configmaps", "drtp-system", "", True),
+        (Role.EDGE, "patch", "coordination.k8s.io", "leases", "drtp-system", "", True),
+        (Role.EDGE, "patch", "coordination.k8s.io", "leases", "default", "", False),
+        (Role.EDGE, "watch", "", "configmaps", "drtp-system", "", False),
         (Role.EDGE, "get", "", "secrets", "drtp-system", "", False),
         (Role.USER, "create", DRTP_GROUP, "drtpservices", "default", "", True),
         (Role.USER, "update", DRTP_GROUP, "drtpservices", "default", "status", False),
@@ -38,6 +38,16 @@ USERS = {role: User(f"the-{role.value}", role) for role in Role}
 )
 def test_each_role_may_do_its_work_and_no_more(role, verb, group, resource, namespace, subresource, may):
     assert allowed(USERS[role], verb, group, resource, namespace=namespace, subresource=subresource) is may
+
+
+def test_a_right_to_named_objects_reaches_lists_and_watches_that_select_the_name():
+    def may(verb, name, namespace="drtp-system"):
+        return allowed(USERS[Role.EDGE], verb, "", "configmaps", namespace=namespace, name=name)
+
+    assert may("list", "drtp-grant-keys")
+    assert may("watch", "drtp-grant-keys")
+    assert not may("watch", "drtp-installation")
+    assert not may("watch", "drtp-grant-keys", "default")
 
 
 def test_no_role_but_admin_and_controller_reads_system_secrets():

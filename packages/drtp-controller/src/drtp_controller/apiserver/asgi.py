@@ -112,7 +112,7 @@ class AsgiApp:
         return user
 
     async def _watch(self, request: Request, user: User, target: Target, receive: Receive, send: Send) -> None:
-        self._api.authorize_watch(user, target.kind, target.namespace)
+        self._api.authorize_watch(user, target.kind, target.namespace, list_options(request).selector.name)
         watch = _WatchRequest(self._api, request, target)
         streaming = asyncio.create_task(watch.run(send))
         leaving = asyncio.create_task(_disconnected(receive))

@@ -102,7 +102,7 @@ class Api:
         Raises:
             Gone: the version or the continue token asked for is no longer remembered.
         """
-        self._authorize(user, "list", kind, namespace)
+        self._authorize(user, "list", kind, namespace, options.selector.name)
         return self.read_page(kind, namespace, options)
 
     def read_page(self, kind: Kind, namespace: str | None, options: ListOptions) -> Page:
@@ -421,9 +421,9 @@ class Api:
             subresource=subresource,
         )
 
-    def authorize_watch(self, user: User, kind: Kind, namespace: str | None) -> None:
-        """Raise `Forbidden` unless a user may watch a kind."""
-        self._authorize(user, "watch", kind, namespace)
+    def authorize_watch(self, user: User, kind: Kind, namespace: str | None, name: str = "") -> None:
+        """Raise `Forbidden` unless a user may watch a kind, or the one object that the selector names."""
+        self._authorize(user, "watch", kind, namespace, name)
 
     def _outline(self, kind: Kind, obj: Obj) -> dict[str, Any]:
         """Check the outline of an object and return its metadata. Raises `BadRequest`."""

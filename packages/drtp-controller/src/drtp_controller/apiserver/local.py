@@ -168,11 +168,11 @@ class LocalKube:
     ) -> AsyncGenerator[WatchEvent, None]:
         """Iterate over changes; see `Kube.watch`."""
         kind = self._kind(resource)
-        self._api.authorize_watch(self._user, kind, namespace)
+        selector = parse_selector(label_selector, field_selector)
+        self._api.authorize_watch(self._user, kind, namespace, selector.name)
         from_present = send_initial_events or resource_version in {"", "0"}
         store = self._api.store
         position = store.revision if from_present else parse_version(resource_version)
-        selector = parse_selector(label_selector, field_selector)
         emissions = stream(
             WatchCursor(store, kind.collection, namespace, selector, position),
             from_present=from_present,

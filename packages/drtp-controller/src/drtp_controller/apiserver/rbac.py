@@ -5,7 +5,8 @@ Rules:
 - A role grants verbs on resources of a group, optionally in named namespaces only; a subresource is granted by
   its own name (`drtpconnections/status`).
 - Discovery, health, versions and reviews of one's own rights are open to every known user.
-What must not enter: tokens, requests. On a real cluster RBAC objects do this job; their rules are in deploy/.
+- The edge and the controller have the rights of an installation (``rights``), plus what one machine needs.
+What must not enter: tokens, requests. On a real cluster RBAC objects do this job.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import enum
 import attrs
 
 from drtp_api.kube import DRTP_GROUP, GATEWAY_GROUP, Forbidden
+from drtp_controller.rights import Component, rights_of
 
 SYSTEM_NAMESPACE = "drtp-system"
 
@@ -55,14 +57,17 @@ class Rule:
     resources: frozenset[str]
     namespaces: frozenset[str] | None = None
     """Only in these namespaces; None for everywhere, cluster-scoped kinds included."""
+    names: frozenset[str] | None = None
+    """Only these objects; None for all. Lists and watches name theirs by a field selector."""
 
-    def grants(self, verb: str, group: str, resource: str, namespace: str) -> bool:
+    def grants(self, verb: str, group: str, resource: str, namespace: str, name: str = "") -> bool:
         """Return whether this rule admits a request."""
         return (
             (verb in self.verbs or "*" in self.verbs)
             and self.group in {group, "*"}
             and (resource in self.resources or "*" in self.resources)
             and (self.namespaces is None or namespace in self.namespaces)
+            and (self.names is None or name in self.names)
         )
 
 
@@ -76,6 +81,20 @@ def _rule(verbs: str, group: str, resources: str, *namespaces: str) -> Rule:
         group,
         frozenset(resources.split()),
         frozenset(namespaces) if namespaces else None,
+    )
+
+
+def _installed(component: Component) -> tuple[Rule, ...]:
+    """Return the rules that a component has in every installation."""
+    return tuple(
+        Rule(
+            frozenset(right.verbs),
+            right.group,
+            frozenset(right.resources),
+            None if right.namespace is None else frozenset({right.namespace}),
+            frozenset(right.names) or None,
+        )
+        for right in rights_of(component)
     )
 
 
@@ -93,26 +112,15 @@ _ROUTES = "gateways listenersets httproutes tcproutes udproutes tlsroutes refere
 ROLE_RULES: dict[Role, tuple[Rule, ...]] = {
     Role.ADMIN: (_rule("*", "*", "*"),),
     Role.CONTROLLER: (
-        *_EVERYTHING_READABLE,
-        _rule("*", DRTP_GROUP, "*"),
-        _rule("*", GATEWAY_GROUP, "*"),
-        _rule("*", "", "configmaps secrets services events"),
+        *_installed(Component.CONTROLLER),
+        # nothing was applied before: the first start makes the namespaces
         _rule("create", "", "namespaces"),
-        _rule("*", "discovery.k8s.io", "endpointslices"),
-        _rule("*", "coordination.k8s.io", "leases"),
-        # policies of a gateway implementation, where one is installed
-        _rule("*", "gateway.envoyproxy.io", "*"),
+        # this API server lets no event expire by itself
+        _rule("list delete", "", "events"),
+        # whoever runs everything on one machine need not say in which namespaces services may have secrets
+        _rule("get create", "", "secrets"),
     ),
-    Role.EDGE: (
-        _rule(f"{_READ} create update patch", DRTP_GROUP, "drtpservers"),
-        _rule("get update patch", DRTP_GROUP, "drtpservers/status"),
-        _rule(_READ, DRTP_GROUP, "drtpservices drtpconnections drtpaccesscontrollists"),
-        _rule("get update patch", DRTP_GROUP, "drtpconnections/status"),
-        _rule(f"{_READ} {_WRITE}", "coordination.k8s.io", "leases", SYSTEM_NAMESPACE),
-        _rule(_READ, "", "configmaps", SYSTEM_NAMESPACE),
-        _rule("create patch update", "", "events"),
-        _rule("get", "", "namespaces"),
-    ),
+    Role.EDGE: _installed(Component.EDGE),
     Role.USER: (
         *_EVERYTHING_READABLE,
         _rule(_WRITE, DRTP_GROUP, "drtpservices drtpaccesscontrollists"),
@@ -125,10 +133,12 @@ ROLE_RULES: dict[Role, tuple[Rule, ...]] = {
 }
 
 
-def allowed(user: User, verb: str, group: str, resource: str, *, namespace: str = "", subresource: str = "") -> bool:
+def allowed(
+    user: User, verb: str, group: str, resource: str, *, namespace: str = "", name: str = "", subresource: str = ""
+) -> bool:
     """Return whether a user may do this; an empty namespace means all of them or a cluster-scoped kind."""
     full = f"{resource}/{subresource}" if subresource else resource
-    return any(rule.grants(verb, group, full, namespace) for rule in ROLE_RULES[user.role])
+    return any(rule.grants(verb, group, full, namespace, name) for rule in ROLE_RULES[user.role])
 
 
 def require(
@@ -142,7 +152,7 @@ def require(
     subresource: str = "",
 ) -> None:
     """Raise `Forbidden`, in the words of the real server, unless a user may do this."""
-    if allowed(user, verb, group, resource, namespace=namespace, subresource=subresource):
+    if allowed(user, verb, group, resource, namespace=namespace, name=name, subresource=subresource):
         return
     full = f"{resource}/{subresource}" if subresource else resource
     qualified = f"{resource}.{group}" if group else resource

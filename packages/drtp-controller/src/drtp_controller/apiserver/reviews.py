@@ -34,6 +34,7 @@ def _may(user: User, spec: Obj) -> Obj:
             attributes.get("group", ""),
             attributes.get("resource", ""),
             namespace=attributes.get("namespace", ""),
+            name=attributes.get("name", ""),
             subresource=attributes.get("subresource", ""),
         )
         return {"allowed": yes} | ({} if yes else {"reason": f"the role {user.role} does not grant it"})
@@ -45,6 +46,7 @@ def _may(user: User, spec: Obj) -> Obj:
 def _rules(user: User, namespace: str) -> Obj:
     rules = [
         {"verbs": sorted(rule.verbs), "apiGroups": [rule.group], "resources": sorted(rule.resources)}
+        | ({"resourceNames": sorted(rule.names)} if rule.names else {})
         for rule in ROLE_RULES[user.role]
         if rule.namespaces is None or namespace in rule.namespaces
     ]

@@ -68,6 +68,12 @@ class Selector:
         """Whether every object matches."""
         return not self.labels and not self.fields
 
+    @property
+    def name(self) -> str:
+        """The one name that is selected, else nothing: rights to named objects extend to such lists and watches."""
+        path = ("metadata", "name")
+        return next((field.value for field in self.fields if field.path == path and field.equal), "")
+
     def matches(self, record: Record | None) -> bool:
         """Return whether a stored object is selected; None never is."""
         if record is None:

@@ -72,6 +72,15 @@ def _listen(text: str) -> tuple[str, int]:
     envvar="DRTP_PORT_RANGE",
     help="Public ports that are vended.",
 )
+@click.option("--pod-ip", default="", envvar="DRTP_POD_IP", help="The address that Services shall lead to.")
+@click.option("--node-name", default="", envvar="DRTP_NODE_NAME", help="The node of this pod, for local traffic.")
+@click.option(
+    "--leader-service",
+    multiple=True,
+    envvar="DRTP_LEADER_SERVICES",
+    metavar="NAME",
+    help="A Service in drtp-system that shall lead to the replica that acts.",
+)
 def controller(
     *,
     kubeconfig: Path | None,
@@ -84,6 +93,9 @@ def controller(
     listen: str,
     base_domain: str,
     port_range: str,
+    pod_ip: str,
+    node_name: str,
+    leader_service: tuple[str, ...],
 ) -> int:
     """Run the controller and the registration API against a Kubernetes API, leader-elected."""
     try:
@@ -92,6 +104,7 @@ def controller(
         raise DrtpError("DRTP-1007", f"--port-range: {error}") from error
     address = _listen(listen)
     from drtp_controller.daemon import DaemonSettings, run_daemon
+    from drtp_controller.reconcile.leaderslice import Replica
 
     return run_daemon(
         DaemonSettings(
@@ -105,5 +118,6 @@ def controller(
             listen=address,
             base_domain=base_domain,
             ports=ports,
+            replica=Replica(address=pod_ip, node=node_name, services=leader_service),
         )
     )
