@@ -204,7 +204,7 @@ class Time(RuleBasedStateMachine):
 
 
 TestTime = Time.TestCase
-TestTime.settings = settings(stateful_step_count=25)
+TestTime.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=25)
 
 
 def established(**options):
