@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+
 from datumctl_serve import cli as serve
 from drtp_controller.cli.main import cli as operator
 from drtp_edge.cli import main as edge
