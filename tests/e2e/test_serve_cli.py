@@ -147,6 +147,30 @@ def test_joe_enrols_with_a_secret_and_learns_what_to_serve(cloud: LocalCloud, si
         assert serve.ready()["url"] == ready["url"]
 
 
+def test_datumctl_hands_over_its_host_and_its_token(envoy_cloud: LocalCloud, site: int, tmp_path: Path) -> None:
+    info = json.loads((envoy_cloud.state_dir / "local.json").read_text())
+    helper = tmp_path / "datumctl"
+    asked = tmp_path / "asked"
+    helper.write_text(f'#!/bin/sh\necho "$@" >> {asked}\nprintf %s {info["userToken"]}\n')
+    helper.chmod(0o755)
+    env = {
+        "DATUM_API_HOST": info["registrationURL"], "DATUM_CREDENTIALS_HELPER": str(helper), "DATUM_SESSION": "work",
+        "DATUM_ORG": "", "DATUM_PROJECT": "web", "DATUM_PLUGIN_API_VERSION": "1",
+    }  # fmt: skip
+    with Serve(tmp_path / "state", f"localhost:{site}", "--public", "--name", "plugin", env=env) as serve:
+        assert fetch(serve.ready()) == (200, b"a page\n")
+    assert set(asked.read_text().splitlines()) == {"auth get-token --session work"}
+    with Serve(
+        tmp_path / "state",
+        f"localhost:{site}",
+        "--name",
+        "plugin",
+        env={**env, "DATUM_CREDENTIALS_HELPER": "/bin/false"},
+    ) as serve:
+        assert serve.wait_event("error")["code"] == "DRTP-2003"
+        assert serve.wait() == 77
+
+
 def test_a_private_service_is_ready_and_unreachable_until_it_is_published(cloud: LocalCloud, site: int) -> None:
     with cloud.serve(f"localhost:{site}", "--name", "shy") as serve:
         ready = serve.ready()

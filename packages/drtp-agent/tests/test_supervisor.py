@@ -295,6 +295,31 @@ def test_a_server_that_left_the_assignment_is_drained_not_cut():
     assert supervisor.handle(TunnelDown(1), now=9) == []
 
 
+def test_an_unreachable_server_is_told_once_until_it_was_up_again():
+    supervisor = served(random=lambda: 0.0)
+    fault = Fault("DRTP-4002", "b: refused", "check")
+    said = []
+    tunnel = 2
+    for second in range(5):
+        commands = supervisor.handle(TunnelDown(tunnel, None, fault), now=float(second))
+        commands += supervisor.handle_timeout(now=float(second), awake=float(second))
+        said += [c for c in commands if isinstance(c, Fault)]
+        tunnel = next(c.tunnel for c in commands if isinstance(c, Dial))
+    assert said == [fault]
+    supervisor.handle(TunnelUp(tunnel), now=5)
+    assert fault in supervisor.handle(TunnelDown(tunnel, None, fault), now=6)
+
+
+def test_a_server_that_keeps_refusing_is_told_with_what_to_do():
+    supervisor = served(random=lambda: 0.0)
+    assert not [c for c in supervisor.handle(TunnelDown(1, ErrorCode.AUTH_FAILED), now=1) if isinstance(c, Fault)]
+    (dial,) = [c for c in supervisor.handle_timeout(now=1, awake=1) if isinstance(c, Dial)]
+    (fault,) = [
+        c for c in supervisor.handle(TunnelDown(dial.tunnel, ErrorCode.AUTH_FAILED), now=2) if isinstance(c, Fault)
+    ]
+    assert (fault.code, fault.hint) == ("DRTP-4004", ErrorCode.AUTH_FAILED.advice)
+
+
 class SupervisorMachine(RuleBasedStateMachine):
     """Random faults, one shell that obeys: what must hold whatever happens."""
 

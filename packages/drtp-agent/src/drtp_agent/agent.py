@@ -132,7 +132,7 @@ class Agent:
             await self._clear_up()
         if outcome.error is not None:
             self.emit(ErrorOccurred.of(outcome.error))
-        if outcome.reason == "stopped":
+        if outcome.reason in {"stopped", "failed"}:
             await self._say_goodbye()
         self.emit(TunnelStopped(reason=outcome.reason))
         return outcome

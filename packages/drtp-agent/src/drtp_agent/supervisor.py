@@ -56,6 +56,7 @@ class Policy:
 
 
 _FATAL_FOR_SERVER = frozenset({ErrorCode.AUTH_FAILED, ErrorCode.AUTH_EXPIRED})
+_REFUSALS = frozenset({ErrorCode.AUTH_FAILED, ErrorCode.VERSION, ErrorCode.UNSUPPORTED, ErrorCode.OVER_CAPACITY})
 _SLOW = frozenset({ErrorCode.VERSION, ErrorCode.UNSUPPORTED})
 _GONE = frozenset({"DRTP-2005", "DRTP-2006", "DRTP-2008", "DRTP-2031"})
 """What the control plane answers for a connection that it no longer knows or allows."""
@@ -80,6 +81,8 @@ class _Server:
     retry_at: float | None = None
     tunnel: int | None = None
     up_since: float | None = None
+    told: str | None = None
+    """The error that the user knows of, until the server is up again."""
 
     @property
     def up(self) -> bool:
@@ -313,6 +316,7 @@ class Supervisor:
         if server is None or self._phase is _Phase.STOPPING:
             return [d.Abort(event.tunnel)]
         server.up_since = self.now
+        server.told = None
         return [d.Connected(server.name, event.tunnel), *self._status()]
 
     def _on_going_away(self, event: d.GoingAway) -> list[Command]:
@@ -343,8 +347,7 @@ class Supervisor:
         if event.code is ErrorCode.SUPERSEDED:
             return self._superseded()
         self._lose(server, event.code, 0.0)
-        commands: list[Command] = [] if event.fault is None else [event.fault]
-        return commands + self._reason(event.code) + self._status()
+        return self._complain(server, event) + self._reason(event.code) + self._status()
 
     def _lose(self, server: _Server, code: ErrorCode | None, retry_after: float) -> None:
         """Plan when to dial a server again."""
@@ -358,6 +361,18 @@ class Supervisor:
         delay = self._jitter(server.failures, self.policy.base_delay, self.policy.max_delay)
         server.failures += 1
         server.retry_at = self.now + max(delay, retry_after)
+
+    def _complain(self, server: _Server, event: d.TunnelDown) -> list[Command]:
+        """Tell the user why a server is not connected, once until that changes."""
+        fault = event.fault
+        if fault is None and event.code in _REFUSALS and server.failures > 1:
+            # A first refusal may be a grant that just ran out; the refresh under way mends that.
+            assert event.code is not None
+            fault = d.Fault("DRTP-4004", f"the server {server.name} refuses: {event.code.name}", event.code.advice)
+        if fault is None or fault.code == server.told:
+            return []
+        server.told = fault.code
+        return [fault]
 
     def _reason(self, code: ErrorCode | None) -> list[Command]:
         """Ask the control plane where a server's reason says that the grant is at fault."""
