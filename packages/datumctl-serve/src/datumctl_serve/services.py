@@ -129,11 +129,11 @@ def _change(values: dict[str, Any]) -> PublishRequest:
     port = values["port"]
     if port is not None and not 0 <= port <= 65535:
         raise DrtpError("DRTP-1010", f"{port} is not a port")
-    allowed = tuple(network_prefix(text) for text in values["allow"])
     return PublishRequest(
         port=port,
-        hostnames=tuple(h.lower() for h in values["hostname"]) or None,
-        edge_allowlist_cidrs=allowed if allowed or values["allow_all"] else None,
+        hostnames=tuple(h.lower() for h in values["hostname"]),
+        edge_allowlist_cidrs=tuple(network_prefix(text) for text in values["allow"]),
+        allow_all=values["allow_all"],
     )
 
 

@@ -221,14 +221,15 @@ class CreateServiceResponse:
 
 @attrs.frozen(kw_only=True)
 class PublishRequest:
-    """``POST …/services/{name}/publish``: what to change on the way; what is absent stays as it is.
+    """``POST …/services/{name}/publish``: what to change on the way; what is absent or empty stays as it is.
 
-    ``port`` is for TCP and UDP services, ``hostnames`` for HTTP ones. An empty allow-list lets everyone in.
+    ``port`` is for TCP and UDP services, ``hostnames`` for HTTP ones. ``allow_all`` empties the allow-list.
     """
 
     port: OptionalPort | None = None
-    hostnames: Annotated[tuple[HostName, ...], Meta(max_length=16)] | None = None
-    edge_allowlist_cidrs: Annotated[tuple[Cidr, ...], Meta(max_length=10_000)] | None = None
+    hostnames: Annotated[tuple[HostName, ...], Meta(max_length=16)] = ()
+    edge_allowlist_cidrs: Annotated[tuple[Cidr, ...], Meta(max_length=10_000)] = ()
+    allow_all: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -140,7 +140,7 @@ RIGHTS: Final[tuple[Right, ...]] = (
         namespace=SYSTEM_NAMESPACE, names=("drtp-grant-keys", "drtp-installation"),
     ),
     _controller(
-        "get create", "", "secrets", "makes and checks the digests of services' one-time secrets",
+        "get create update", "", "secrets", "makes, rotates, revokes and checks the digests of services' secrets",
         namespace=USER_NAMESPACE,
     ),
 )  # fmt: skip

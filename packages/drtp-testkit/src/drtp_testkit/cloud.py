@@ -43,18 +43,28 @@ def command(name: str) -> str:
 
 
 class EventProcess:
-    """A child process that prints one JSON object a line on stdout."""
+    """A child process that prints one JSON object a line on stdout; ``stdin`` is what it is given to read."""
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: str | None = None,
+    ) -> None:
         self.argv = list(argv)
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.seen: list[dict[str, Any]] = []
         self._stderr: list[str] = []
         self._process = subprocess.Popen(  # noqa: S603 - the commands of this project
             self.argv,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **(env or {})}, cwd=cwd,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}, cwd=cwd,
         )  # fmt: skip
+        if self._process.stdin is not None:
+            with self._process.stdin as pipe:
+                pipe.write(stdin or "")
         self._readers = [
             threading.Thread(target=self._read_events, args=(self._process.stdout,), daemon=True),
             threading.Thread(target=self._read_stderr, args=(self._process.stderr,), daemon=True),

@@ -118,7 +118,7 @@ ROLE_RULES: dict[Role, tuple[Rule, ...]] = {
         # this API server lets no event expire by itself
         _rule("list delete", "", "events"),
         # whoever runs everything on one machine need not say in which namespaces services may have secrets
-        _rule("get create", "", "secrets"),
+        _rule("get create update", "", "secrets"),
     ),
     Role.EDGE: _installed(Component.EDGE),
     Role.USER: (

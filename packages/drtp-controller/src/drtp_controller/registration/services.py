@@ -155,12 +155,12 @@ def _changed(spec: ServiceSpec, wanted: PublishRequest, *, public: bool) -> Serv
         old,
         enabled=public,
         port=old.port if wanted.port is None else wanted.port,
-        hostnames=old.hostnames if wanted.hostnames is None else wanted.hostnames,
+        hostnames=wanted.hostnames or old.hostnames,
     )
-    allowed = wanted.edge_allowlist_cidrs
-    return attrs.evolve(
-        spec, exposure=exposure, edge_allowlist_cidrs=spec.edge_allowlist_cidrs if allowed is None else allowed
-    )
+    if wanted.allow_all and wanted.edge_allowlist_cidrs:
+        raise DrtpError("DRTP-2009", "body.allowAll: contradicts body.edgeAllowlistCIDRs")
+    allowed = () if wanted.allow_all else wanted.edge_allowlist_cidrs or spec.edge_allowlist_cidrs
+    return attrs.evolve(spec, exposure=exposure, edge_allowlist_cidrs=allowed)
 
 
 def _merged(definition: ServiceDefinition, before: Service | None) -> ServiceSpec:
