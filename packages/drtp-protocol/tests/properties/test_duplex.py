@@ -26,7 +26,7 @@ QUIET = Tuning(
     window_floor=1,
     send_buffer=96,
     max_window=256,
-    growth_pool=300,
+    growth_pool=100,
     datagram_queue=150,
     datagram_total=220,
     keepalive=FOREVER,
@@ -148,8 +148,8 @@ class Duplex(RuleBasedStateMachine):
             self.pair.ends[role].accept_stream(sid)
             self.models[sid].accepted = True
 
-    @rule(role=ROLES, data=st.data(), full=st.booleans(), fin=st.integers(0, 4))
-    def push(self, role, data, full, fin):
+    @rule(role=ROLES, data=st.data(), full=st.booleans(), fin=st.integers(0, 4), fed=st.booleans())
+    def push(self, role, data, full, fin, fed):
         sid = self.sendable(data, role)
         if sid is None:
             return
@@ -165,6 +165,9 @@ class Duplex(RuleBasedStateMachine):
         half.fin = fin == 0
         if full:
             assert connection.send_capacity(sid) == 0
+        if fed and not half.fin and not half.eof:
+            half.source += 40
+            connection.want_send(sid)
 
     @rule(role=ROLES, data=st.data(), size=st.integers(0, 300), eof=st.integers(0, 3))
     def feed(self, role, data, size, eof):
@@ -187,7 +190,7 @@ class Duplex(RuleBasedStateMachine):
     def pull_one(self, role, choose):
         connection, now = self.pair.ends[role], self.pair.now
         if connection.wants_write:
-            self.pair.transmit(role)
+            self.pair.transmit(role, choose(64))  # pushed bytes may remain
             self.handle_own(role)
         turn = connection.next_send(now)
         if turn is None:
@@ -235,6 +238,18 @@ class Duplex(RuleBasedStateMachine):
         sid = self.pick(data, role, lambda model: True)
         if sid is not None and data.draw(st.integers(0, 2)) == 0:
             self.pair.ends[role].reset_stream(sid, code, 1, "why not")
+            self.forget(role, sid)
+            self.models[sid].reset = True
+
+    @rule(role=ROLES, size=st.integers(9, 20))
+    def reset_in_the_middle_of_a_frame(self, role, size):
+        """What follows of the frame belongs to nobody any more."""
+        connection = self.pair.ends[role]
+        while self.pair.wire[other(role)] and not connection._left:
+            self.deliver(other(role), size)
+        if connection._left and connection._current is not None:
+            sid = connection._current.stream_id
+            connection.reset_stream(sid, ErrorCode.CANCEL)
             self.forget(role, sid)
             self.models[sid].reset = True
 
@@ -371,24 +386,32 @@ class Duplex(RuleBasedStateMachine):
         for _ in range(3_000):
             moved = 0
             for role, connection in self.pair.ends.items():
-                for sid, model in list(self.models.items()):
-                    if role in model.knows and role is not model.opener and not model.accepted:
-                        connection.accept_stream(sid)
-                        model.accepted = True
-                        moved += 1
+                for sid, model in self.models.items():
                     half = model.halves[other(role)]
                     if role in model.knows and half.held:
-                        connection.acknowledge(sid, half.held, now=self.pair.now)
-                        moved += half.held
-                        half.held = 0
+                        size = half.held - half.held // 2
+                        connection.acknowledge(sid, size, now=self.pair.now)
+                        half.held -= size
+                        moved += size
                 moved += self.pair.transmit(role)
                 self.handle_own(role)
                 moved += self.pull_one(role, lambda most: most)
                 moved += len(self.pair.wire[role])
                 self.handle(other(role), self.pair.deliver(role))
-            if not moved:
+            self.nothing_exceeds_its_limit()
+            if not moved and not self.accept_one():
                 return
         raise AssertionError("livelock: the two never come to rest")
+
+    def accept_one(self):
+        """Accept a stream that waits, late: what travelled with OPEN has arrived and was read."""
+        for role, connection in self.pair.ends.items():
+            for sid, model in self.models.items():
+                if role in model.knows and role is not model.opener and not model.accepted:
+                    connection.accept_stream(sid)
+                    model.accepted = True
+                    return True
+        return False
 
     def teardown(self):
         if self.pair is None:
