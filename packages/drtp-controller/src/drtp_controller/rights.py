@@ -104,12 +104,18 @@ RIGHTS: Final[tuple[Right, ...]] = (
     _controller("list watch", DRTP_GROUP, "drtpaccesscontrollists", "programs the gateway's line of access control"),
     _controller("get create patch", GATEWAY_GROUP, "gatewayclasses gateways", "keeps the Gateway all services share"),
     _controller(
+        "list watch", GATEWAY_GROUP, "gateways tlsroutes referencegrants",
+        "finds users' Gateways of its class and routes that lead to services, and what may name what",
+    ),
+    _controller("list watch", "", "namespaces", "knows which namespaces a listener's selector means"),
+    _controller(
         "list watch create patch delete", GATEWAY_GROUP, "listenersets httproutes tcproutes udproutes",
         "programs public ports and host names, and removes them",
     ),
     _controller(
         "update", GATEWAY_GROUP,
-        "gatewayclasses/status gateways/status listenersets/status httproutes/status tcproutes/status udproutes/status",
+        "gatewayclasses/status gateways/status listenersets/status httproutes/status tcproutes/status udproutes/status"
+        " tlsroutes/status",
         "says what the gateway it drives has accepted and programmed",
     ),
     _controller("list watch create patch delete", "", "services", "gives each public service a backend for routes"),
@@ -121,8 +127,9 @@ RIGHTS: Final[tuple[Right, ...]] = (
         "list watch create patch delete", _DISCOVERY, "endpointslices",
         "puts the edges' data ports, and the replica that acts, behind Services",
     ),
-    _controller("get create patch", "", "events", "tells what happens to objects, and counts what happens again"),
-    _controller("get create patch delete", "", "events", "tells, with `kubectl describe`, what it did and why"),
+    _controller(
+        "get list create patch delete", "", "events", "tells what happens to objects, counts repetitions, tidies up"
+    ),
     _controller("get", "", "namespaces", "looks whether they exist", names=(USER_NAMESPACE, SYSTEM_NAMESPACE)),
     _controller(
         "get list watch create update", _COORDINATION, "leases",

@@ -26,12 +26,21 @@ def by_file(install: Install) -> dict[str, list[Obj]]:
     """Return the documents of an installation, by file name."""
     return {
         "namespace.yaml": [_namespace()],
-        "crds.yaml": crd_documents(),
+        "crds.yaml": _definitions(),
         "rbac.yaml": role_documents(),
         "network.yaml": network_documents(install),
         "controller.yaml": controller_documents(install),
         "edge.yaml": edge_documents(install),
     }
+
+
+def _definitions() -> list[Obj]:
+    """Return the definitions; kustomize drops annotations that are none."""
+    found = crd_documents()
+    for document in found:
+        if not document["metadata"].get("annotations", True):
+            del document["metadata"]["annotations"]
+    return found
 
 
 def _namespace() -> Obj:
