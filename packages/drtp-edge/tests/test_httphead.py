@@ -4,7 +4,7 @@ import itertools
 from http import HTTPStatus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drtp_edge.httphead import HeadError, HeadReader, answer, host_name
@@ -27,6 +27,7 @@ def test_a_host_is_compared_without_port_case_and_final_dot(value, host):
     assert host_name(value) == host
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, len(REQUEST)), max_size=6))
 def test_the_host_is_found_wherever_the_head_is_cut_and_the_bytes_stay_as_they_were(cuts):
     reader = HeadReader(16_384)

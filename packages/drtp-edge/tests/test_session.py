@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drtp_api.acl import Decision, Verdict
@@ -172,6 +172,7 @@ def test_a_visitor_that_leaves_early_is_recorded_and_nothing_is_retried(playbook
 WINDOW = 8
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_visitor_is_lost_only_without_tunnels_or_after_accept_and_bytes_arrive_once(data):
     """Random refusals, losses and arrivals of tunnels around one visitor, with a model of who got which bytes."""

@@ -51,7 +51,11 @@ class Known:
     def hostnames(self) -> tuple[str, ...]:
         """The host names that lead to it, in lower case."""
         canonical = self.service.status.canonical_hostname
-        names = (*((canonical,) if canonical else ()), *self.service.spec.exposure.hostnames)
+        own = (*((canonical,) if canonical else ()), *self.service.spec.exposure.hostnames)
+        # The status has the names that users' routes give it, too; what is unpublished is so at once, not when the
+        # controller has written it there.
+        routed = (name for name in self.service.status.hostnames if name not in own)
+        names = (*(own if self.service.spec.exposure.enabled else ()), *routed)
         return tuple(dict.fromkeys(name.lower() for name in names))
 
 

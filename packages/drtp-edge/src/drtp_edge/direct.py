@@ -47,11 +47,14 @@ def wanted_ports(catalog: Catalog, live: tuple[str, ...]) -> dict[int, str]:
     wanted: dict[int, str] = {}
     for key in sorted(live):
         known = catalog.service(key)
-        if known is None or not known.service.spec.exposure.enabled:
+        if known is None or known.service.spec.application.protocol is not Protocol.TCP:
             continue
-        port = known.service.status.external_port
-        if port is not None and known.service.spec.application.protocol is Protocol.TCP:
-            wanted.setdefault(port, key)
+        status = known.service.status
+        if known.service.spec.exposure.enabled and status.external_port is not None:
+            wanted.setdefault(status.external_port, key)
+        for address in status.addresses:  # the ports that users' routes give it, too
+            if address.port != status.external_port:
+                wanted.setdefault(address.port, key)
     return wanted
 
 
@@ -79,7 +82,7 @@ def route(catalog: Catalog, roster: Roster, host: str) -> str:
     """
     for key in catalog.services():
         known = catalog.service(key)
-        if known is None or not known.http or not known.service.spec.exposure.enabled or host not in known.hostnames:
+        if known is None or not known.http or host not in known.hostnames:
             continue
         if not roster.candidates(key):
             raise HeadError(HTTPStatus.SERVICE_UNAVAILABLE, "Tunnel not online. Its agent is not connected.")
