@@ -76,6 +76,18 @@ def test_a_name_never_limits_a_creation(rendered):
         assert all("create" not in rule["verbs"] for rule in role["rules"] if rule.get("resourceNames"))
 
 
+def test_no_right_is_granted_twice(rendered):
+    for role in rendered.of("ClusterRole", "Role"):
+        granted = [
+            (group, resource, verb, tuple(rule.get("resourceNames", ())))
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        ]
+        assert len(set(granted)) == len(granted), role["metadata"]["name"]
+
+
 def test_nothing_is_reached_unless_a_policy_says_so(rendered):
     deny = rendered.named("NetworkPolicy", "drtp-default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
