@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -91,6 +92,8 @@ def main() -> int:
         chains.append(Bare(tls="--tls" in flags, name=name, options=tuple(flags.replace("--tls", "").split())))
     if arguments.chains:
         chains = [chain for chain in chains if chain.name in arguments.chains.split(",")]
+    # Stopped from outside, too, the chains must not be left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     service = Service(load)
     service.start()
     started: list[Chain] = []

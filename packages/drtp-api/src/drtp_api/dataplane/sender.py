@@ -6,7 +6,7 @@ Rules:
   and the core writes the header into the gap. Nothing is copied unless the carrier refuses it.
 - What the carrier refuses is kept, and then nothing is read until it has gone: the sockets hold back, not
   this process.
-- A turn reads a bounded number of bytes.
+- A turn reads a bounded number of bytes, and few where small frames show that somebody waits for answers.
 
 What must not live here: receiving, the handler, and the end of the tunnel.
 """
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 HEADER_SIZE = 8
 SMALL_FRAME = 16 * 1024
 """Frames shorter than this are not bulk: a pack with one of them leaves soon, without waiting to be full."""
+
+YIELD_TIME = 0.1
+"""Seconds after a small frame in which this tunnel counts as interactive; the core's lanes use the same."""
+
+YIELD_SIZE = 64 * 1024
+"""Bytes moved each way in one turn of an interactive tunnel: a keystroke waits for a turn here and at the other end."""
 
 CONTROL_SIZE = 64 * 1024
 """Control bytes fetched from the core at once; its own queue is not longer."""
@@ -53,6 +59,7 @@ class Sender:
         "_tunnel",
         "_turn_size",
         "failed",
+        "interactive_until",
     )
 
     def __init__(
@@ -77,6 +84,8 @@ class Sender:
         self._backlog: memoryview | None = None
         self.failed = False
         """Whether the carrier takes nothing any more."""
+        self.interactive_until = 0.0
+        """When turns may be long again."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -93,6 +102,10 @@ class Sender:
         capacity = len(buffer)
         streams = self._streams
         budget = self._turn_size
+        full = capacity - SMALL_FRAME
+        if now < self.interactive_until:
+            budget = min(budget, YIELD_SIZE)
+            full = self._pack_size
         position = 0
         while True:
             control = conn.data_to_send(CONTROL_SIZE, now=now)
@@ -129,8 +142,10 @@ class Sender:
                 if size:
                     position += size
                     budget -= size
-                    small = small or size < SMALL_FRAME
-                    if position >= (self._pack_size if small else capacity - SMALL_FRAME):
+                    if size < SMALL_FRAME <= allowance:
+                        small = True
+                        self.interactive_until = now + YIELD_TIME
+                    if position >= (self._pack_size if small else full):
                         if not self._transmit(buffer[:position]):
                             return False
                         position = 0

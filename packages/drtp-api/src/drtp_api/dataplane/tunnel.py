@@ -20,7 +20,7 @@ from drtp_api.dataplane.alarm import Alarm
 from drtp_api.dataplane.carrier import Carrier
 from drtp_api.dataplane.conduct import Held, TunnelHandler, TunnelLost, ending
 from drtp_api.dataplane.engine import Engine, Handler
-from drtp_api.dataplane.sender import Sender
+from drtp_api.dataplane.sender import YIELD_SIZE, Sender
 from drtp_api.dataplane.splice import ClosedBy, Splice, StreamSummary
 from drtp_protocol import (
     Connection,
@@ -356,6 +356,8 @@ class Tunnel(Handler):
         """Read one buffer from the carrier and deal with what it means."""
         view = self.engine.scratch.receive
         now = self.engine.now()
+        if now < self._sender.interactive_until:
+            view = view[:YIELD_SIZE]
         try:
             size = self._carrier.recv_into(view)
         except BlockingIOError:
