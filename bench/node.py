@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import resource
 import socket
 from pathlib import Path
 
 from drtp_api.dataplane.dial import start_connect
-from drtp_api.dataplane.engine import Engine, create_engine
+from drtp_api.dataplane.engine import Engine, create_engine, settle
 from drtp_api.dataplane.listen import Listener, bind_tcp
 from drtp_api.dataplane.testing import SERVICE, TrustingEnd, make_certificate
 from drtp_api.transports import DialTarget, ListenConfig
@@ -109,8 +108,7 @@ async def agent(engine: Engine, options: argparse.Namespace) -> None:
 async def main(options: argparse.Namespace) -> None:
     engine = create_engine(kind=options.engine, spin_us=options.spin)
     await (edge if options.role == "edge" else agent)(engine, options)
-    gc.collect()
-    gc.freeze()
+    settle()
     await asyncio.Event().wait()
 
 

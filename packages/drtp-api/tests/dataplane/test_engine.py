@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from drtp_api.dataplane.engine import Handler, create_engine, default_spin_us, on_battery
+from drtp_api.dataplane.engine import Handler, create_engine, default_spin_us, on_battery, settle
 from drtp_api.dataplane.testing import tcp_pair
 
 
@@ -339,3 +339,17 @@ def test_plain_descriptors_are_watched_too(run):
         b.close()
 
     run(scenario)
+
+
+def test_settling_keeps_the_collector_on_but_makes_it_rare():
+    import gc
+
+    before = gc.get_threshold()
+    try:
+        settle()
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
