@@ -76,6 +76,25 @@ def test_a_name_never_limits_a_creation(rendered):
         assert all("create" not in rule["verbs"] for rule in role["rules"] if rule.get("resourceNames"))
 
 
+def test_an_edge_is_held_to_the_objects_of_its_own_node(rendered):
+    policy = rendered.named("ValidatingAdmissionPolicy", "drtp-edge-own-objects")["spec"]
+    bound = rendered.named("ValidatingAdmissionPolicyBinding", "drtp-edge-own-objects")["spec"]
+    assert bound == {"policyName": "drtp-edge-own-objects", "validationActions": ["Deny"]}
+    assert policy["failurePolicy"] == "Fail"
+    account = rendered.pods()["drtp-edge"]["spec"]["serviceAccountName"]
+    assert f"system:serviceaccount:drtp-system:{account}" in policy["matchConditions"][0]["expression"]
+    held = {r for rule in policy["matchConstraints"]["resourceRules"] for r in rule["resources"]}
+    written = {
+        resource
+        for _, rule in rules_of(rendered, "drtp-edge")
+        if {"create", "update", "patch"} & set(rule["verbs"])
+        for resource in rule["resources"]
+    }
+    assert written - held == {"drtpconnections/status"}
+    # the name that the policy compares is the one that the edge takes
+    assert "--name=$(NODE_NAME)" in rendered.container("drtp-edge")["args"]
+
+
 def test_no_right_is_granted_twice(rendered):
     for role in rendered.of("ClusterRole", "Role"):
         granted = [

@@ -11,6 +11,7 @@ from drtp_controller.manifests.common import SYSTEM_NAMESPACE, make
 from drtp_controller.manifests.controller import controller_documents
 from drtp_controller.manifests.edge import edge_documents
 from drtp_controller.manifests.network import network_documents
+from drtp_controller.manifests.ownership import ownership_documents
 from drtp_controller.manifests.roles import role_documents
 from drtp_controller.manifests.settings import Install
 
@@ -28,6 +29,7 @@ def by_file(install: Install) -> dict[str, list[Obj]]:
         "namespace.yaml": [_namespace()],
         "crds.yaml": _definitions(),
         "rbac.yaml": role_documents(),
+        "ownership.yaml": ownership_documents(),
         "network.yaml": network_documents(install),
         "controller.yaml": controller_documents(install),
         "edge.yaml": edge_documents(install),
