@@ -49,6 +49,17 @@ def listener(exposure):
     return next(r for r in resources(render([exposure], SETTINGS).listener_file) if r["name"] != "http")
 
 
+def test_a_service_that_users_routes_lead_to_as_well_is_served_in_every_way():
+    """Each way has a listener and a cluster of its own; the edge hears of one and the same service."""
+    routed = attrs.evolve(tcp(port=20001), route="TCPRoute/default/mine:20001")
+    rendered = render([tcp(), routed], SETTINGS)
+    assert rendered.faults == {}
+    assert set(rendered.plans) == {"default/db", "default/db@TCPRoute/default/mine:20001"}
+    assert set(rendered.listeners) == {"http", "tcp-20000", "tcp-20001"}
+    tlvs = {str(c["transport_socket"]["typed_config"]["config"]) for c in resources(rendered.cluster_file)}
+    assert len(tlvs) == 1
+
+
 @pytest.mark.parametrize("exposure", [tcp(), http()])
 def test_the_settings_that_make_failover_real_are_these(exposure):
     """With Envoy's defaults every third visitor fails for seconds when one of two edges dies."""

@@ -44,6 +44,8 @@ class Exposure:
 
     ``port`` is the public port of a TCP or UDP service and ``None`` for HTTP, which shares the gateway's port
     and is told apart by ``hostnames``. ``allow`` holds CIDRs; ``None`` admits everybody, an empty tuple nobody.
+    A service may be seen in several ways: ``route`` names the route of a user that makes this one, and is empty for
+    the service's own.
     """
 
     service: str
@@ -53,6 +55,12 @@ class Exposure:
     backends: tuple[Backend, ...] = ()
     allow: tuple[str, ...] | None = None
     public_address: str | None = None
+    route: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return what tells it apart from every other exposure; the service's key where it is the service's own."""
+        return f"{self.service}@{self.route}" if self.route else self.service
 
 
 @attrs.frozen(kw_only=True)
@@ -99,7 +107,7 @@ class Gateway(Protocol):
         ...
 
     async def apply(self, exposures: Sequence[Exposure]) -> Mapping[str, ExposureStatus]:
-        """Make exactly these exposures reachable; return the status of each by service key."""
+        """Make exactly these exposures reachable; return the status of each by its key."""
         ...
 
     async def stop(self) -> None:

@@ -10,17 +10,27 @@ Rules:
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, Any, Final
 
 import attrs
 from msgspec import Meta
 
+from drtp_api.words import (
+    AclMode,
+    Action,
+    ClientStatus,
+    EnforceAt,
+    Nature,
+    ProgrammingStatus,
+    Protocol,
+    Role,
+)
+
 __all__ = [
     "API_VERSION", "GROUP", "IP_FORMAT", "SYSTEM_NAMESPACE", "VERSION", "AccessControlList", "AccessControlListSpec",
-    "AccessControlListStatus", "Action", "AclRule", "Address", "AncestorStatus", "Application", "ClientInfo",
+    "AccessControlListStatus", "AclMode", "AclRule", "Action", "Address", "AncestorStatus", "Application", "ClientInfo",
     "ClientStatus", "Condition", "Connection", "ConnectionSpec", "ConnectionStatus", "Coordinates", "Endpoint",
-    "Exposure", "Instance", "LocalReference", "Metadata", "Nature", "ObjectReference", "ProgrammingStatus",
+    "EnforceAt", "Exposure", "Instance", "LocalReference", "Metadata", "Nature", "ObjectReference", "ProgrammingStatus",
     "Protocol", "Resource", "Role", "Server", "ServerAssignment", "ServerBinding", "ServerCapacity",
     "ServerIdentity", "ServerSpec", "ServerStatus", "Service", "ServiceServers", "ServiceSpec", "ServiceStatus",
     "service_key",
@@ -50,69 +60,6 @@ Text253 = Annotated[str, Meta(max_length=253)]
 def service_key(namespace: str, name: str) -> str:
     """Return the name of a service on the wire, in grants and in bindings: ``namespace/name``."""
     return f"{namespace}/{name}"
-
-
-class Protocol(enum.Enum):
-    """What a service speaks to its visitors."""
-
-    TCP = "TCP"
-    UDP = "UDP"
-    HTTP = "HTTP"
-
-
-class Role(enum.Enum):
-    """The place of a server in a connection, in order of preference."""
-
-    PRIMARY = "Primary"
-    SECONDARY = "Secondary"
-    TERTIARY = "Tertiary"
-
-
-class ProgrammingStatus(enum.Enum):
-    """How far the gateway is programmed for one server of a connection."""
-
-    INIT = "Init"
-    PROGRAMMED = "Programmed"
-    FAILED = "Failed"
-
-
-class ClientStatus(enum.Enum):
-    """Whether the agent's tunnel to one server of a connection is up."""
-
-    WAITING = "Waiting"
-    CONNECTED = "Connected"
-    DISCONNECTED = "Disconnected"
-
-
-class Nature(enum.Enum):
-    """Who may find and reach an exposed service."""
-
-    PUBLIC = "Public"
-    PUBLIC_OPTIMIZED = "PublicOptimized"
-    RESTRICTED = "Restricted"
-    PRIVATE = "Private"
-
-
-class Action(enum.Enum):
-    """What a rule of an access control list does with a visitor."""
-
-    ALLOW = "Allow"
-    DENY = "Deny"
-
-
-class AclMode(enum.Enum):
-    """Whether an access control list denies, only counts, or sleeps."""
-
-    OBSERVE = "Observe"
-    ENFORCE = "Enforce"
-    DISABLED = "Disabled"
-
-
-class EnforceAt(enum.Enum):
-    """A place where an access control list holds."""
-
-    GATEWAY = "Gateway"
-    SERVER = "Server"
 
 
 @attrs.frozen(kw_only=True)
@@ -396,6 +343,7 @@ class ServiceStatus:
         canonical_hostname: The host name the service was given; it survives restarts.
         url: What to open or dial.
         external_port: The public port of a TCP or UDP service.
+        hostnames: Every host name by which the gateway finds it.
         addresses: Every public address.
         enrollment_secret_ref: The Secret with the hash of what an agent must present.
         connection_refs: The DRTPConnections of its agents.
@@ -405,6 +353,7 @@ class ServiceStatus:
     canonical_hostname: Text253 | None = None
     url: Annotated[str, Meta(max_length=2048)] | None = None
     external_port: Port | None = None
+    hostnames: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     addresses: Annotated[tuple[Address, ...], Meta(max_length=16)] = ()
     enrollment_secret_ref: LocalReference | None = None
     connection_refs: Annotated[tuple[LocalReference, ...], Meta(max_length=25)] = ()

@@ -87,7 +87,7 @@ class NotingGateway:
         """Note the exposures; those on a port in ``refuse`` get that answer."""
         self.applied.append(list(exposures))
         good = ExposureStatus(programmed=True)
-        return {e.service: self.refuse.get(e.port or 0, good) for e in exposures}
+        return {e.key: self.refuse.get(e.port or 0, good) for e in exposures}
 
     async def stop(self) -> None:
         """Do nothing: nothing was opened."""

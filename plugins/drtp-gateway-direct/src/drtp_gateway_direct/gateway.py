@@ -51,7 +51,7 @@ class DirectGateway:
 
     async def apply(self, exposures: Sequence[Exposure]) -> Mapping[str, ExposureStatus]:
         """Return what the edges have reported."""
-        return {e.service: _status(e) for e in exposures}
+        return {e.key: _status(e) for e in exposures}
 
     async def stop(self) -> None:
         """Do nothing: nothing was started."""

@@ -93,6 +93,7 @@ def _proxy_v2(service: str, run_id: str) -> dict[str, Any]:
 
 
 def cluster(
+    name: str,
     service: str,
     protocol: Protocol,
     backends: Sequence[Backend],
@@ -101,7 +102,7 @@ def cluster(
     options: EnvoyOptions,
     refuser: int | None = None,
 ) -> dict[str, Any]:
-    """Return the cluster of one service with its ready backends.
+    """Return the cluster of one exposure of a service with its ready backends.
 
     ``refuser`` is a port on loopback that stands in for them where a TCP service has none.
 
@@ -113,10 +114,10 @@ def cluster(
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), MANY)
     message: dict[str, Any] = typed(
         "config.cluster.v3.Cluster",
-        name=service,
+        name=name,
         type="STATIC",
         connect_timeout=duration(options.connect_timeout),
-        load_assignment={"cluster_name": service, "endpoints": _endpoints(backends, protocol)},
+        load_assignment={"cluster_name": name, "endpoints": _endpoints(backends, protocol)},
         common_lb_config={"healthy_panic_threshold": {"value": 0}},
         circuit_breakers={"thresholds": [thresholds]},
     )

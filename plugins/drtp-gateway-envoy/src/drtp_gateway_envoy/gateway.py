@@ -161,9 +161,9 @@ class EnvoyGateway:
                 refused = {name for name, status in faulty.items() if status.reason != "Unconfirmed"}
                 if not refused:
                     break
-                wanted = [exposure for exposure in wanted if exposure.service not in refused]
+                wanted = [exposure for exposure in wanted if exposure.key not in refused]
             programmed = ExposureStatus(programmed=True)
-            return {e.service: statuses.get(e.service, programmed) for e in exposures}
+            return {e.key: statuses.get(e.key, programmed) for e in exposures}
 
     async def _bring(self, rendered: Rendered, process: EnvoyProcess) -> dict[str, ExposureStatus]:
         """Write the files, wait for Envoy's word, and return the status of what it does not serve."""

@@ -66,7 +66,7 @@ class ConfigFile:
 class Plan:
     """What one exposure became. ``listener`` is ``None`` for HTTP, which has a virtual host instead."""
 
-    service: str
+    name: str
     protocol: Protocol
     listener: str | None
 
@@ -112,9 +112,10 @@ def _networks(allow: tuple[str, ...] | None) -> tuple[Network, ...] | None:
 
 
 @functools.lru_cache(_CACHE)
-def _cluster(service: str, protocol: Protocol, backends: tuple[Backend, ...], settings: Settings) -> str:
+def _cluster(name: str, service: str, protocol: Protocol, backends: tuple[Backend, ...], settings: Settings) -> str:
     return _text(
         clusters.cluster(
+            name,
             service,
             protocol,
             backends,
@@ -162,7 +163,7 @@ class _Claims:
                 return _fault("DRTP-5004", f"{name!r} is not a host name")
             if (owner := self.hostnames.get(name)) is not None:
                 return _fault("DRTP-2013", f"{name} belongs to {owner}")
-        self.hostnames |= dict.fromkeys(exposure.hostnames, exposure.service)
+        self.hostnames |= dict.fromkeys(exposure.hostnames, exposure.key)
         return None
 
     def _check_port(self, exposure: Exposure, http_port: int) -> ExposureStatus | None:
@@ -172,7 +173,7 @@ class _Claims:
         owner = "the gateway's HTTP services" if key == (False, http_port) else self.ports.get(key)
         if owner is not None:
             return _fault("DRTP-5003", f"port {exposure.port} belongs to {owner}")
-        self.ports[key] = exposure.service
+        self.ports[key] = exposure.key
         return None
 
 
@@ -184,30 +185,30 @@ def render(exposures: Sequence[Exposure], settings: Settings) -> Rendered:
     cluster_texts: dict[str, str] = {}
     hosts: list[str] = []
     listener_texts = {HTTP_LISTENER: _http_listener(settings)}
-    for exposure in sorted(exposures, key=lambda e: e.service):
-        service, protocol = exposure.service, exposure.protocol
-        if service in plans or service in faults:
-            faults[service] = _fault("DRTP-5004", "the service stands twice in the desired state")
+    for exposure in sorted(exposures, key=lambda e: e.key):
+        name, protocol = exposure.key, exposure.protocol
+        if name in plans or name in faults:
+            faults[name] = _fault("DRTP-5004", "the exposure stands twice in the desired state")
             continue
         try:
-            cluster = _cluster(service, protocol, exposure.backends, settings)
+            cluster = _cluster(name, exposure.service, protocol, exposure.backends, settings)
         except ValueError as error:
-            faults[service] = _fault("DRTP-5004", f"backend: {error}")
+            faults[name] = _fault("DRTP-5004", f"backend: {error}")
             continue
         if (fault := claims.check(exposure, settings.http_port)) is not None:
-            faults[service] = fault
+            faults[name] = fault
             continue
         listener: str | None = None
         if protocol is Protocol.HTTP:
             # Envoy wants a domain: a service without a name is not reachable and has no virtual host.
             if exposure.hostnames:
-                hosts.append(_virtual_host(service, exposure.hostnames, exposure.allow))
+                hosts.append(_virtual_host(name, exposure.hostnames, exposure.allow))
         else:
             assert exposure.port is not None
             listener = listeners.listener_name(protocol.value, exposure.port)
-            listener_texts[listener] = _listener(service, protocol, exposure.port, exposure.allow, settings)
-        cluster_texts[service] = cluster
-        plans[service] = Plan(service=service, protocol=protocol, listener=listener)
+            listener_texts[listener] = _listener(name, protocol, exposure.port, exposure.allow, settings)
+        cluster_texts[name] = cluster
+        plans[name] = Plan(name=name, protocol=protocol, listener=listener)
     return Rendered(
         clusters=cluster_texts, listeners=listener_texts, routes=assemble(RDS, [_route_text(hosts)]),
         plans=plans, faults=faults,

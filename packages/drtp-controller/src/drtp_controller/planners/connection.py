@@ -170,7 +170,8 @@ def _conditions(
         connected = condition("Connected", True, "Connected", f"{len(up)} of {total} tunnels")
     else:
         connected = condition("Connected", False, "AgentOffline", "no tunnel is up")
-    private = service is not None and not service.spec.exposure.enabled
+    # a private service that a user's route leads to is exposed all the same
+    private = service is not None and not service.spec.exposure.enabled and applied is None
     programmed = _programmed_condition(connection, servers, applied, private)
     done = programmed.status == "True" or private
     ready = service is not None and bool(up) and done

@@ -2,7 +2,7 @@
 
 Rules:
 - Only objects are read: whoever wrote the routes, we or a user, the translation is the same.
-- A route belongs to the DRTPService that owns it.
+- A route of ours belongs to the DRTPService that owns it; users' routes come as claims, judged already.
 - An allow-list narrows: several lists admit what each of them admits. What a list of prefixes cannot say is left to
   the edge, which judges every visitor again.
 """
@@ -29,6 +29,8 @@ from drtp_api.resources import (
     service_key,
 )
 from drtp_controller.planners.connection import ROLES, connected_bindings
+from drtp_controller.planners.gateway import child_name
+from drtp_controller.planners.userroutes import Claim
 
 __all__ = ["GatewayObjects", "allow_list", "plan_exposures"]
 
@@ -52,6 +54,7 @@ class GatewayObjects:
     connections: Mapping[str, Sequence[Connection]] = attrs.field(factory=dict)
     servers: Mapping[str, Server] = attrs.field(factory=dict)
     lists: Sequence[AccessControlList] = ()
+    claims: Sequence[Claim] = ()
 
 
 def plan_exposures(objects: GatewayObjects) -> list[Exposure]:
@@ -73,7 +76,32 @@ def plan_exposures(objects: GatewayObjects) -> list[Exposure]:
             exposure = _exposure(protocol, route, slices, objects)
             if exposure is not None:
                 found.setdefault(exposure.service, exposure)
+    for claim in objects.claims:
+        if claim.service in objects.services:
+            found[claim.key] = _claimed(claim, slices, objects)
     return [found[key] for key in sorted(found)]
+
+
+def _claimed(claim: Claim, slices: Mapping[Key, Sequence[Obj]], objects: GatewayObjects) -> Exposure:
+    """Return the exposure that a user's route makes of a service."""
+    service = objects.services[claim.service]
+    namespace, _, name = claim.service.partition("/")
+    backends = [b for item in slices.get(Key(namespace, child_name(name)), ()) for b in _backends(item)]
+    address = _public_address(objects.connections.get(claim.service, ()), objects.servers, claim.port)
+    return Exposure(
+        service=claim.service,
+        route=claim.name,
+        protocol=claim.protocol,
+        port=claim.port,
+        hostnames=claim.hostnames,
+        backends=_ordered(backends),
+        allow=allow_list(service, objects.lists),
+        public_address=address,
+    )
+
+
+def _ordered(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    return tuple(sorted(backends, key=lambda b: (b.priority, b.address, b.port)))
 
 
 def _exposure(
@@ -101,9 +129,9 @@ def _exposure(
         protocol=protocol,
         port=port,
         hostnames=tuple(route["spec"].get("hostnames") or ()) if protocol is Protocol.HTTP else (),
-        backends=tuple(sorted(backends, key=lambda b: (b.priority, b.address, b.port))),
+        backends=_ordered(backends),
         allow=allow_list(service, objects.lists),
-        public_address=_public_address(connections, objects.servers),
+        public_address=_public_address(connections, objects.servers, port),
     )
 
 
@@ -130,9 +158,14 @@ def _backends(item: Obj) -> Iterable[Backend]:
                 yield Backend(address=address, port=port, ready=conditions.get("ready") is not False)
 
 
-def _public_address(connections: Sequence[Connection], servers: Mapping[str, Server]) -> str | None:
-    """Return the address that an edge itself owns for the service, the preferred role's first."""
-    bindings = [b for c in connections for b in connected_bindings(c, servers) if b.public_address]
+def _public_address(connections: Sequence[Connection], servers: Mapping[str, Server], port: int | None) -> str | None:
+    """Return the address that an edge itself owns for the service at a port, the preferred role's first."""
+    bindings = [
+        b
+        for c in connections
+        for b in connected_bindings(c, servers)
+        if b.public_address and (port is None or b.public_address.endswith(f":{port}"))
+    ]
     bindings.sort(key=lambda b: (ROLES.index(b.role), b.name))
     return bindings[0].public_address if bindings else None
 

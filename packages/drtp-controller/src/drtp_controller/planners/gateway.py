@@ -25,8 +25,10 @@ from drtp_api.kube import (
     GATEWAYS,
     HTTP_ROUTES,
     LISTENER_SETS,
+    REFERENCE_GRANTS,
     SERVICES,
     TCP_ROUTES,
+    TLS_ROUTES,
     UDP_ROUTES,
     Obj,
     Resource,
@@ -52,6 +54,7 @@ __all__ = [
     "child_resources",
     "plan_gateway",
     "plan_shared",
+    "service_port",
 ]
 
 SERVICE_LABEL = "drtp.datumapis.com/service"
@@ -61,7 +64,7 @@ PORT_NAME = "tunnel"
 
 @attrs.frozen(kw_only=True)
 class GatewayConfig:
-    """Names of the shared objects, and the versions of the routes that this API serves."""
+    """Names of the shared objects, and the versions of the routes that this API serves, ``None`` where it has none."""
 
     controller_name: str
     http_port: int
@@ -70,6 +73,8 @@ class GatewayConfig:
     namespace: str = SYSTEM_NAMESPACE
     tcp_routes: Resource = TCP_ROUTES
     udp_routes: Resource = UDP_ROUTES
+    tls_routes: Resource | None = TLS_ROUTES
+    grants: Resource | None = REFERENCE_GRANTS
 
 
 def child_resources(config: GatewayConfig) -> tuple[Resource, ...]:
@@ -125,14 +130,19 @@ def plan_gateway(
     servers: Mapping[str, Server],
     config: GatewayConfig,
 ) -> tuple[tuple[Resource, Obj], ...]:
-    """Return the objects that expose a service; none where there is nothing to expose."""
-    if not plan.exposed or service.metadata.deletion_timestamp is not None:
+    """Return the objects that expose a service; none where there is nothing to expose.
+
+    A service that only users' routes lead to has a Service and slices, and neither a route nor a listener of its own.
+    """
+    if not (plan.exposed or plan.routed) or service.metadata.deletion_timestamp is not None:
         return ()
     maker = _Maker(service, config)
     protocol = service.spec.application.protocol
-    port = 80 if protocol is Protocol.HTTP else (service.spec.application.port or plan.port or 1)
+    port = service_port(service)
     objects = [(SERVICES, maker.service(port))]
     objects += [(ENDPOINT_SLICES, s) for s in maker.slices(connections, servers)]
+    if not plan.exposed:
+        return tuple(objects)
     if protocol is Protocol.HTTP:
         objects.append((HTTP_ROUTES, maker.http_route(plan.hostnames, port)))
     else:
@@ -141,6 +151,13 @@ def plan_gateway(
         resource = config.tcp_routes if protocol is Protocol.TCP else config.udp_routes
         objects.append((resource, maker.stream_route(resource, protocol, plan.port, port)))
     return tuple(objects)
+
+
+def service_port(service: Service) -> int:
+    """Return the port of the Service in front of the data ports: a name only, nothing listens there."""
+    if service.spec.application.protocol is Protocol.HTTP:
+        return 80
+    return service.spec.application.port or 1
 
 
 @attrs.frozen

@@ -16,12 +16,15 @@ from drtp_api.wire import from_wire, to_wire
 from drtp_controller.planners.conditions import condition, merge_conditions
 from drtp_controller.planners.connection import Applied
 
-__all__ = ["gateway_class_status", "gateway_status", "listener_set_status", "route_status"]
+__all__ = [
+    "address_entry", "gateway_class_status", "gateway_status", "listener_entry", "listener_set_status", "merged",
+    "route_status",
+]  # fmt: skip
 
 
 def gateway_class_status(obj: Obj, *, now: float) -> Obj:
     """Return the status of our GatewayClass."""
-    return {"conditions": _merged(obj, obj.get("status") or {}, (condition("Accepted", True, "Accepted"),), now)}
+    return {"conditions": merged(obj, obj.get("status") or {}, (condition("Accepted", True, "Accepted"),), now)}
 
 
 def gateway_status(obj: Obj, *, host: str, routes: int, now: float) -> Obj:
@@ -30,19 +33,19 @@ def gateway_status(obj: Obj, *, host: str, routes: int, now: float) -> Obj:
     wanted = (condition("Accepted", True, "Accepted"), condition("Programmed", True, "Programmed"))
     listeners = []
     for listener in obj["spec"].get("listeners") or ():
-        before = _listener(present, listener["name"])
+        before = listener_entry(present, listener["name"])
         done = (*wanted, condition("ResolvedRefs", True, "ResolvedRefs"))
         listeners.append(
             {
                 "name": listener["name"],
                 "attachedRoutes": routes,
                 "supportedKinds": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}],
-                "conditions": _merged(obj, before, done, now),
+                "conditions": merged(obj, before, done, now),
             }
         )
     return {
-        "addresses": [{"type": "IPAddress" if _is_ip(host) else "Hostname", "value": host}],
-        "conditions": _merged(obj, present, wanted, now),
+        "addresses": [address_entry(host)],
+        "conditions": merged(obj, present, wanted, now),
         "listeners": listeners,
     }
 
@@ -53,17 +56,17 @@ def listener_set_status(obj: Obj, applied: Applied | None, *, now: float) -> Obj
     wanted = _verdict(applied)
     listeners = []
     for listener in obj["spec"].get("listeners") or ():
-        before = _listener(present, listener["name"])
+        before = listener_entry(present, listener["name"])
         resolved = (*wanted, condition("ResolvedRefs", True, "ResolvedRefs"))
         listeners.append(
             {
                 "name": listener["name"],
                 "attachedRoutes": 1,
                 "supportedKinds": [{"group": "gateway.networking.k8s.io", "kind": f"{listener['protocol']}Route"}],
-                "conditions": _merged(obj, before, resolved, now),
+                "conditions": merged(obj, before, resolved, now),
             }
         )
-    return {"conditions": _merged(obj, present, wanted, now), "listeners": listeners}
+    return {"conditions": merged(obj, present, wanted, now), "listeners": listeners}
 
 
 def route_status(obj: Obj, applied: Applied | None, *, controller: str, now: float) -> Obj:
@@ -79,13 +82,14 @@ def route_status(obj: Obj, applied: Applied | None, *, controller: str, now: flo
             {
                 "parentRef": reference,
                 "controllerName": controller,
-                "conditions": _merged(obj, before, wanted, now),
+                "conditions": merged(obj, before, wanted, now),
             }
         )
     return {"parents": parents}
 
 
-def _listener(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def listener_entry(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return what a status says of one listener."""
     return next((x for x in status.get("listeners") or () if x.get("name") == name), {})
 
 
@@ -99,11 +103,14 @@ def _verdict(applied: Applied | None) -> tuple[Condition, ...]:
     return (accepted, condition("Programmed", False, reason or "Invalid", applied.status.message))
 
 
-def _merged(obj: Obj, before: Mapping[str, Any], wanted: Sequence[Condition], now: float) -> list[dict[str, Any]]:
+def merged(obj: Obj, before: Mapping[str, Any], wanted: Sequence[Condition], now: float) -> list[dict[str, Any]]:
+    """Return the wanted conditions as wire objects, with the transition times that they had."""
     existing = [from_wire(c, Condition) for c in before.get("conditions") or ()]
     generation = obj["metadata"].get("generation") or 0
     return [to_wire(c) for c in merge_conditions(existing, wanted, generation=generation, now=now)]
 
 
-def _is_ip(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
+def address_entry(host: str) -> dict[str, Any]:
+    """Return an address of a Gateway."""
+    ip = ":" in host or host.replace(".", "").isdigit()
+    return {"type": "IPAddress" if ip else "Hostname", "value": host}

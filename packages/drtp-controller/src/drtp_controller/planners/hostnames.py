@@ -15,6 +15,7 @@ import itertools
 import attrs
 
 from drtp_api.errors import DrtpError
+from drtp_controller.planners.ports import shown_owner
 from drtp_controller.planners.words import ADJECTIVES, NOUNS
 
 __all__ = ["HostnameBook", "vended_name"]
@@ -49,6 +50,10 @@ class HostnameBook:
         """Take note of a name that an owner's status has already; the first owner keeps it."""
         self._owners.setdefault(name, owner)
 
+    def owners(self) -> frozenset[str]:
+        """Return everybody who has a name."""
+        return frozenset(self._owners.values())
+
     def vend(self, owner: str, current: str | None) -> str:
         """Return the owner's vended name: the one it has, else a new one."""
         if current is not None and self._owners.setdefault(current, owner) == owner:
@@ -67,7 +72,7 @@ class HostnameBook:
         """
         holder = self._owners.get(name, owner)
         if holder != owner:
-            raise DrtpError("DRTP-2013", f"the host name {name} belongs to the service {holder}")
+            raise DrtpError("DRTP-2013", f"the host name {name} belongs to {shown_owner(holder)}")
 
     def claim(self, owner: str, name: str) -> None:
         """Give a requested name to an owner.

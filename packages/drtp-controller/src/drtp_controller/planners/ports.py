@@ -19,7 +19,7 @@ import attrs
 from drtp_api.errors import DrtpError
 from drtp_api.resources import Protocol
 
-__all__ = ["IsFree", "PortAllocator", "PortState"]
+__all__ = ["IsFree", "PortAllocator", "PortState", "shown_owner"]
 
 REST_SECONDS = 60.0
 """A released port is not vended to another owner for this long."""
@@ -40,6 +40,11 @@ IsFree = Callable[[Protocol, int], PortState]
 _Slot = tuple[Protocol, int]
 
 
+def shown_owner(owner: str) -> str:
+    """Return an owner as people read it: services are keys, everything else brings its kind."""
+    return f"the {owner}" if " " in owner else f"the service {owner}"
+
+
 @attrs.define
 class PortAllocator:
     """The ports of one gateway. ``first`` and ``last`` bound vended ports only, both inclusive."""
@@ -57,6 +62,10 @@ class PortAllocator:
         if self._owners.get(slot, owner) == owner and owner not in self._slots:
             self._take(owner, slot)
 
+    def owners(self) -> tuple[str, ...]:
+        """Return everybody who has a port."""
+        return tuple(self._slots)
+
     def owned(self, owner: str) -> int | None:
         """Return the port of an owner."""
         slot = self._slots.get(owner)
@@ -73,7 +82,7 @@ class PortAllocator:
         if holder == owner:
             return
         if holder is not None:
-            raise DrtpError("DRTP-2011", f"{protocol.value} port {port} belongs to the service {holder}")
+            raise DrtpError("DRTP-2011", f"{protocol.value} port {port} belongs to {shown_owner(holder)}")
         match self.is_free(protocol, port):
             case PortState.TAKEN:
                 raise DrtpError("DRTP-2011", f"{protocol.value} port {port} is in use by another program")

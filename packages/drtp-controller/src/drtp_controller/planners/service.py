@@ -9,7 +9,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 
@@ -29,9 +30,11 @@ from drtp_controller.planners.conditions import condition, merge_conditions
 from drtp_controller.planners.connection import Applied, connected_bindings
 from drtp_controller.planners.hostnames import HostnameBook
 from drtp_controller.planners.ports import PortAllocator
+from drtp_controller.planners.userroutes import Claim
 
-__all__ = ["Front", "ServicePlan", "key_of_service", "plan_service"]
+__all__ = ["Front", "ServicePlan", "Way", "key_of_service", "plan_service"]
 
+_T = TypeVar("_T")
 _REASONS = {"DRTP-2011": "PortTaken", "DRTP-2012": "PortForbidden", "DRTP-2013": "HostnameTaken"}
 
 
@@ -43,13 +46,25 @@ class Front:
     http_port: int
 
 
+@attrs.frozen
+class Way:
+    """A way to a service that a user's route makes, and what the gateway said of it."""
+
+    claim: Claim
+    applied: Applied | None
+
+
 @attrs.frozen(kw_only=True)
 class ServicePlan:
-    """The status a service shall have, and what the gateway shall listen to: host names of HTTP, else a port."""
+    """The status a service shall have, and what the gateway shall listen to: host names of HTTP, else a port.
+
+    ``routed`` says that routes of users lead to it, besides or instead.
+    """
 
     status: ServiceStatus
     hostnames: tuple[str, ...] = ()
     port: int | None = None
+    routed: bool = False
 
     @property
     def exposed(self) -> bool:
@@ -72,6 +87,7 @@ def plan_service(
     names: HostnameBook,
     front: Front,
     now: float,
+    routed: Sequence[Way] = (),
 ) -> ServicePlan:
     """Return the plan of one service; claims its port and names in the two books.
 
@@ -84,6 +100,7 @@ def plan_service(
         names: who owns which host name.
         front: how visitors reach the gateway.
         now: seconds since the Unix epoch.
+        routed: the ways to it that users' routes make.
     """
     owner = key_of_service(service)
     fault: DrtpError | None = None
@@ -109,21 +126,29 @@ def plan_service(
         service.status,
         canonical_hostname=canonical,
         external_port=port,
-        url=_url(service, hostnames, port, front) if public else None,
-        addresses=_addresses(service, port, front) if public else (),
+        url=_url(service, hostnames, port, front) if public else _routed_url(routed, front),
+        hostnames=_unique(hostnames if public else (), [h for w in routed for h in w.claim.hostnames])[:64],
+        addresses=_unique(_addresses(service, port, front) if public else (), _routed_addresses(routed, front))[:16],
         connection_refs=tuple(LocalReference(name=c.metadata.name) for c in sorted(connections, key=_name))[:25],
     )
     plan = ServicePlan(
-        status=status, hostnames=hostnames if public and http else (), port=port if public and not http else None
+        status=status,
+        hostnames=hostnames if public and http else (),
+        port=port if public and not http else None,
+        routed=bool(routed),
     )
     up = any(connected_bindings(c, servers) for c in connections)
     conditions = merge_conditions(
         service.status.conditions,
-        _conditions(service, plan, applied, fault, up),
+        _conditions(_programmed(service, plan, applied, routed), fault, up),
         generation=service.metadata.generation or 0,
         now=now,
     )
     return attrs.evolve(plan, status=attrs.evolve(status, conditions=conditions))
+
+
+def _unique(first: Iterable[_T], second: Iterable[_T]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
 
 
 def _name(connection: Connection) -> str:
@@ -164,15 +189,12 @@ def _addresses(service: Service, port: int | None, front: Front) -> tuple[Addres
     return () if number is None else (Address(protocol=protocol, host=front.host, port=number),)
 
 
-def _conditions(
-    service: Service, plan: ServicePlan, applied: Applied | None, fault: DrtpError | None, up: bool
-) -> tuple[Condition, ...]:
+def _conditions(programmed: Condition, fault: DrtpError | None, up: bool) -> tuple[Condition, ...]:
     if fault is not None:
         reason = _REASONS.get(fault.code, "Refused")
         accepted = condition("Accepted", False, reason, f"{fault.code} {fault.message}")
     else:
         accepted = condition("Accepted", True, "Accepted")
-    programmed = _programmed(service, plan, applied)
     if programmed.status != "True":
         ready = condition("Ready", False, programmed.reason)
     elif not up:
@@ -182,7 +204,9 @@ def _conditions(
     return (accepted, programmed, ready)
 
 
-def _programmed(service: Service, plan: ServicePlan, applied: Applied | None) -> Condition:
+def _programmed(service: Service, plan: ServicePlan, applied: Applied | None, routed: Sequence[Way]) -> Condition:
+    if routed and not service.spec.exposure.enabled:
+        return _routed(routed)
     if not service.spec.exposure.enabled:
         return condition("Programmed", False, "NotExposed", "the service is private; publish it to expose it")
     if not plan.exposed:
@@ -197,6 +221,35 @@ def _programmed(service: Service, plan: ServicePlan, applied: Applied | None) ->
     if applied.status.programmed:
         return condition("Programmed", True, "Programmed")
     return _refused(applied, requested=service.spec.exposure.port != 0)
+
+
+def _routed(routed: Sequence[Way]) -> Condition:
+    """Return whether a private service is reached by at least one of the users' routes that lead to it."""
+    for way in routed:
+        if way.applied is not None and way.applied.status.programmed:
+            return condition("Programmed", True, "Programmed", f"by the {way.claim.kind} {way.claim.route}")
+    first = routed[0]
+    if first.applied is None or first.applied.status.code is None:
+        text = f"the gateway has not confirmed the {first.claim.kind} {first.claim.route} yet"
+        return condition("Programmed", False, "Pending", text)
+    return _refused(first.applied, requested=False)
+
+
+def _routed_url(routed: Sequence[Way], front: Front) -> str | None:
+    for way in routed:
+        if way.claim.hostnames:
+            shown = "" if front.http_port == 80 else f":{front.http_port}"
+            return f"http://{way.claim.hostnames[0]}{shown}/"
+        if way.claim.port is not None:
+            host = f"[{front.host}]" if ":" in front.host else front.host
+            return f"{way.claim.protocol.value.lower()}://{host}:{way.claim.port}"
+    return None
+
+
+def _routed_addresses(routed: Sequence[Way], front: Front) -> tuple[Address, ...]:
+    return tuple(
+        Address(protocol=w.claim.protocol, host=front.host, port=w.claim.port or front.http_port) for w in routed
+    )
 
 
 def _refused(applied: Applied, *, requested: bool) -> Condition:

@@ -1,8 +1,8 @@
 """The controller: which change wakes which key, and what a key's reconcile does.
 
 Rules:
-- Keys are of four sorts: a server, a service, a connection, and the objects that all services share. Their
-  reconciles plan and write differences.
+- Keys are of five sorts: a server, a service, a connection, the objects that all services share, and all that users
+  wrote for gateways. Their reconciles plan and write differences.
 - Ports, host names and lease times are books in memory, filled from what the API knows before anything is planned.
 What must not enter: HTTP, processes, the registration's rules.
 """
@@ -51,11 +51,12 @@ from drtp_controller.planners.gateway_status import (
 from drtp_controller.planners.hostnames import HostnameBook
 from drtp_controller.planners.ports import IsFree, PortAllocator
 from drtp_controller.planners.servers import DEFAULT_LEASE_SECONDS, LeaseBook, is_online, plan_server
-from drtp_controller.planners.service import Front, plan_service
+from drtp_controller.planners.service import Front, Way, plan_service
 from drtp_controller.reconcile.apply import Applier
 from drtp_controller.reconcile.caches import Caches
 from drtp_controller.reconcile.events import Recorder
 from drtp_controller.reconcile.gateway import GatewayRuntime
+from drtp_controller.reconcile.users import UserGateways, is_ours
 
 __all__ = ["Controller", "ControllerConfig", "Sort", "Work"]
 
@@ -89,6 +90,7 @@ class Sort(enum.Enum):
     SERVICE = "service"
     CONNECTION = "connection"
     SHARED = "shared gateway"
+    USERS = "users' gateways"
 
 
 class Work(NamedTuple):
@@ -119,6 +121,7 @@ class Controller:
         self.runtime = GatewayRuntime(gateway, self.exposures, self._programmed)
         self.ready = asyncio.Event()
         self._lease_seen = asyncio.Event()
+        self.users = UserGateways(kube, self.caches, config.gateway, self.ports, self.names)
         self.recorder = Recorder(kube, clock=clock, sweep=config.sweep_events)
         self._wire()
         self.recorder.attach(self.caches, self.ready)
@@ -126,10 +129,12 @@ class Controller:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for reflector in self.caches.reflectors():
+            for reflector in (*self.caches.reflectors(), *self.users.reflectors()):
                 group.create_task(reflector.run())
             await self.caches.synced()
+            await asyncio.gather(*(r.synced.wait() for r in self.users.reflectors()))
             self._fill_books()
+            self.users.replan(self.clock())
             self.ready.set()
             await self.write_shared()
             # what the gateway confirms of the objects that are there already must not look like a loss to them
@@ -140,8 +145,17 @@ class Controller:
             group.create_task(self.queue.run(self.reconcile))
 
     def applied(self, service: str) -> Applied | None:
-        """Return what the gateway last said of a service, by its key."""
-        return self.runtime.applied.get(service)
+        """Return what the gateway last said of a service, by its key.
+
+        Where users' routes lead to it, too, that is what speaks best for it.
+        """
+        found = [self.runtime.applied.get(service), *(w.applied for w in self.ways(service))]
+        said = [a for a in found if a is not None]
+        return next((a for a in said if a.status.programmed), said[0] if said else None)
+
+    def ways(self, service: str) -> tuple[Way, ...]:
+        """Return the ways to a service that users' routes make."""
+        return self.users.ways(service, self.runtime.applied.get)
 
     async def reconcile(self, work: Work) -> float | None:
         """Bring one thing to its desired state; return seconds after which to look again, if at all."""
@@ -154,6 +168,8 @@ class Controller:
                 return await self._connection(work.key)
             case Sort.SHARED:
                 return await self.write_shared()
+            case Sort.USERS:
+                return await self._users()
 
     def exposures(self) -> list[Exposure]:
         """Return what the gateway shall make reachable now."""
@@ -174,6 +190,7 @@ class Controller:
                 },
                 servers=self.caches.servers_by_name(),
                 lists=tuple(self.caches.lists),
+                claims=self.users.plan.claims,
             )
         )
 
@@ -187,7 +204,9 @@ class Controller:
         self.caches.leases.subscribe(self._lease_changed)
         for index in self.caches.children.values():
             index.reflector.subscribe(self._child_changed)
-        self.caches.children[HTTP_ROUTES].reflector.subscribe(self._route_changed)
+        for resource in (LISTENER_SETS, HTTP_ROUTES, self.config.gateway.tcp_routes, self.config.gateway.udp_routes):
+            self.caches.children[resource].reflector.subscribe(self._route_changed)
+        self.users.subscribe(self._users_changed)
 
     def _server_changed(self, key: Key, old: Server | None, new: Server | None) -> None:
         self.queue.add(Work(Sort.SERVER, key))
@@ -204,6 +223,7 @@ class Controller:
     def _service_changed(self, key: Key, old: Service | None, new: Service | None) -> None:
         self.queue.add(Work(Sort.SERVICE, key))
         if old is None or new is None or old.spec != new.spec:
+            self._users_changed()
             for connection in self.caches.connections_of(key.namespace, key.name):
                 self.queue.add(Work(Sort.CONNECTION, Key(key.namespace, connection.metadata.name)))
             self.runtime.touch()
@@ -239,12 +259,20 @@ class Controller:
     def _route_changed(self, change: Change) -> None:
         if change.old is None or change.new is None:
             self.queue.add(Work(Sort.SHARED, Key("", "")))
+        if not is_ours(change.new or change.old or {}):
+            self._users_changed()
+
+    def _users_changed(self) -> None:
+        self.queue.add(Work(Sort.USERS, Key("", "")))
 
     def _programmed(self, changed: Sequence[str]) -> None:
         """Take what the gateway says: a vended port that it cannot bind is replaced, the rest is reported."""
-        for owner in changed:
+        for exposure in changed:
+            owner, _, route = exposure.partition("@")
+            if route:
+                self._users_changed()
             namespace, _, name = owner.partition("/")
-            applied = self.applied(owner)
+            applied = self.runtime.applied.get(owner)
             service = self.caches.services.get(name, namespace)
             if (
                 applied is not None
@@ -287,6 +315,7 @@ class Controller:
                 self.ports.observe(owner, service.spec.application.protocol, service.status.external_port)
             if service.status.canonical_hostname is not None:
                 self.names.observe(owner, service.status.canonical_hostname)
+        self.users.fill_books()
         for key, service in services:
             for name in service.spec.exposure.hostnames:
                 self.names.observe(service_key(key.namespace, key.name), name)
@@ -314,14 +343,14 @@ class Controller:
         connections = self.caches.connections_of(key.namespace, key.name)
         servers = self.caches.servers_by_name()
         plan = plan_service(
-            service, connections, servers, self.applied(owner),
-            ports=self.ports, names=self.names, front=self.config.front, now=now,
+            service, connections, servers, self.runtime.applied.get(owner),
+            ports=self.ports, names=self.names, front=self.config.front, now=now, routed=self.ways(owner),
         )  # fmt: skip
         desired = plan_gateway(service, plan, connections, servers, self.config.gateway)
         uid = service.metadata.uid or ""
         await self.applier.children(uid, desired, self.caches.children)
         await self.applier.status(DRTP_SERVICES, raw, plan.status)
-        await self._child_statuses(uid, self.applied(owner), now)
+        await self._child_statuses(uid, self.runtime.applied.get(owner), now)
         accepted = find(plan.status.conditions, "Accepted")
         return FAULT_RETRY_SECONDS if accepted is not None and accepted.status == "False" else None
 
@@ -366,6 +395,16 @@ class Controller:
         await self.applier.status(DRTP_CONNECTIONS, raw, status)
         return None
 
+    async def _users(self) -> float | None:
+        """Replan what users wrote, wake the services that it concerns, and answer."""
+        now = self.clock()
+        for owner in self.users.replan(now):
+            namespace, _, name = owner.partition("/")
+            self.queue.add(Work(Sort.SERVICE, Key(namespace, name)))
+            self.runtime.touch()
+        await self.users.write(self.applier, self.runtime.applied, self.config.front.host, now)
+        return FAULT_RETRY_SECONDS if self.users.plan.troubled else None
+
     async def write_shared(self) -> float | None:
         """Write the GatewayClass and the Gateway, and what we say of them."""
         now = self.clock()
@@ -380,7 +419,8 @@ class Controller:
             if resource is GATEWAY_CLASSES:
                 await self.applier.raw_status(resource, current, gateway_class_status(current, now=now))
             elif resource is GATEWAYS:
-                routes = len(self.caches.children[HTTP_ROUTES].reflector.cache)
+                ours = sum(is_ours(r) for r in self.caches.children[HTTP_ROUTES].reflector.cache.values())
+                routes = ours + self.users.attached_to_shared()
                 status = gateway_status(current, host=self.config.front.host, routes=routes, now=now)
                 await self.applier.raw_status(resource, current, status)
         return None

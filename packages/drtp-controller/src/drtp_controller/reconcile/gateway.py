@@ -84,22 +84,20 @@ class GatewayRuntime:
         except DrtpError as error:
             _log.warning("the gateway refused: %s", error)
             return {
-                e.service: ExposureStatus(
-                    programmed=False, reason="GatewayFailed", message=error.message, code=error.code
-                )
+                e.key: ExposureStatus(programmed=False, reason="GatewayFailed", message=error.message, code=error.code)
                 for e in exposures
             }
         except Exception as error:
             _log.exception("the gateway plugin %s failed", self._gateway.name)
             message = f"{type(error).__name__}: {error}"
             return {
-                e.service: ExposureStatus(programmed=False, reason="GatewayFailed", message=message, code="DRTP-6003")
+                e.key: ExposureStatus(programmed=False, reason="GatewayFailed", message=message, code="DRTP-6003")
                 for e in exposures
             }
 
     def _take(self, exposures: Sequence[Exposure], answers: Mapping[str, ExposureStatus]) -> None:
         missing = ExposureStatus(programmed=False, reason="Pending", message="the gateway did not say")
-        fresh = {e.service: Applied(e, answers.get(e.service, missing)) for e in exposures}
+        fresh = {e.key: Applied(e, answers.get(e.key, missing)) for e in exposures}
         changed = [k for k in fresh.keys() | self.applied.keys() if fresh.get(k) != self.applied.get(k)]
         self.applied = fresh
         self._failures = self._failures + 1 if any(not a.status.programmed for a in fresh.values()) else 0
