@@ -392,7 +392,8 @@ class Outgoing(Clock):
                 self.state is ConnectionState.CLOSED
             ):  # its FIN was the last of a drain; what ended the connection goes out next
                 break
-            if stream.carry:  # the rest of its turn comes with the next call
+            if stream.carry:  # the rest of its turn comes with the next call, and this part of it counts
+                stream.burst += size
                 break
             if (stream.queue or stream.fin_queued) and size:
                 lanes.rotate(ring, stream, size, now)

@@ -462,7 +462,7 @@ class Duplex(RuleBasedStateMachine):
 HEARD_FIN = {StreamState.HALF_CLOSED_REMOTE, StreamState.OFFERED_FIN, StreamState.CLOSED}
 
 TestDuplex = Duplex.TestCase
-TestDuplex.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=50)
+TestDuplex.settings = settings(max_examples=max(100, 2 * settings().max_examples), stateful_step_count=50)
 
 
 def test_the_machine_notices_a_stream_that_no_longer_exists():

