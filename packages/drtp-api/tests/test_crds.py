@@ -121,7 +121,8 @@ def full_objects():
             acl_ref=ref,
         ),
         status=r.ServiceStatus(
-            canonical_hostname="h", url="u", external_port=5, enrollment_secret_ref=ref, connection_refs=(ref,),
+            canonical_hostname="h", url="u", external_port=5, hostnames=("h",), enrollment_secret_ref=ref,
+            connection_refs=(ref,),
             addresses=(r.Address(protocol=r.Protocol.TCP, host="h", port=5),), conditions=(condition,),
         ),
     )  # fmt: skip

@@ -11,9 +11,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 
-from drtp_api.kube import SERVICES, BadRequest, Gone, Key, Obj, WatchEventType
+from drtp_api.kube import CUSTOM_RESOURCE_DEFINITIONS, SERVICES, BadRequest, Gone, Key, Obj, WatchEventType
 from drtp_controller.apiserver.builtin_rules import LOOPBACK_REFUSAL
-from drtp_controller.apiserver.faults import Fault, invalid_object
+from drtp_controller.apiserver.crds import unsupported_rules
+from drtp_controller.apiserver.faults import (
+    NOT_SUPPORTED,
+    REQUIRED,
+    TOO_LONG,
+    TOO_MANY,
+    TYPE_INVALID,
+    Fault,
+    invalid_object,
+)
 from drtp_controller.apiserver.kinds import Kind
 from drtp_controller.apiserver.metadata import check_deleting, check_metadata, clean_metadata
 from drtp_controller.apiserver.schema import apply_defaults, prune, validate
@@ -21,6 +30,13 @@ from drtp_controller.apiserver.store import Record, Store
 
 CLUSTER_IPS = ipaddress.IPv4Network("10.96.0.0/16")
 """The usual service network; nothing listens there, the addresses only make a Service look as it should."""
+_BLOCKING = {REQUIRED, NOT_SUPPORTED, TOO_LONG, TOO_MANY, TYPE_INVALID}
+"""Faults after which rules may not rely on the shape of the object."""
+_UNCHECKED = Fault(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+)
 
 
 class Admission:
@@ -47,6 +63,7 @@ class Admission:
         apply_defaults(kind.schema, new)
         if not faults:
             faults = validate(kind.schema, new)
+            faults += self._rule_faults(kind, new, old, faults)
         metadata = new["metadata"]
         if not faults:
             faults = check_metadata(metadata, name_is_label=kind.resource.plural == "namespaces")
@@ -54,7 +71,17 @@ class Admission:
             faults += self._lenient(kind.check(new, old))
         if faults:
             raise invalid_object(kind.resource, metadata.get("name", ""), faults)
-        return [f'unknown field "{path}"' for path in unknown] if validation == "Warn" else []
+        warnings = [f'unknown field "{path}"' for path in unknown] if validation == "Warn" else []
+        if kind.resource == CUSTOM_RESOURCE_DEFINITIONS:
+            warnings += [f"{place}: this server does not evaluate {what}" for place, what in unsupported_rules(new)]
+        return warnings
+
+    def _rule_faults(self, kind: Kind, new: Obj, old: Obj | None, faults: list[Fault]) -> list[Fault]:
+        if kind.rules is None:
+            return []
+        if any(fault.reason in _BLOCKING for fault in faults):
+            return [_UNCHECKED]
+        return kind.rules.check(new, old)
 
     def _refuse_unknown(self, kind: Kind, unknown: list[str], validation: str) -> None:
         if not unknown or validation != "Strict":

@@ -3,6 +3,7 @@
 Rules:
 - A definition is established at once: there is no other server to agree with.
 - Names must not collide with a kind that is already served; then the condition says so and nothing is served.
+- Rules in CEL are compiled when the definition is taken; one that we cannot evaluate is a condition and a warning.
 - Versions are not converted: only `strategy: None` is accepted.
 What must not enter: the store, the objects of a kind.
 """
@@ -13,6 +14,7 @@ import copy
 from typing import Any
 
 from drtp_api.kube import Obj, Resource
+from drtp_controller.apiserver.cel.rules import SchemaRules, check_rules
 from drtp_controller.apiserver.faults import Fault, forbidden, invalid, not_supported, required
 from drtp_controller.apiserver.formats import compile_pattern, is_dns_label, is_dns_subdomain
 from drtp_controller.apiserver.jsonpath import compile_path
@@ -20,6 +22,9 @@ from drtp_controller.apiserver.kinds import FREE, Column, Kind, Registry, Schema
 from drtp_controller.apiserver.metadata import METADATA_SCHEMA
 
 _TYPES = {"array", "boolean", "integer", "number", "object", "string"}
+SKIPPED_RULES = "ValidationRulesSkipped"
+"""The condition of a definition with CEL rules that this server cannot evaluate."""
+_SHOWN = 8
 _SUBSCHEMAS = ("allOf", "anyOf", "oneOf")
 
 
@@ -71,7 +76,10 @@ def _check_version(version: Obj, path: str) -> list[Fault]:
     where = f"{path}.schema.openAPIV3Schema"
     if schema.get("type") != "object":
         faults.append(invalid(f"{where}.type", schema.get("type"), "must be object at the root"))
-    faults += _check_structural(schema, where, typed=True)
+    structure = _check_structural(schema, where, typed=True)
+    faults += structure
+    if not structure:
+        faults += check_rules(schema, where)[0]
     for index, column in enumerate(version.get("additionalPrinterColumns") or []):
         place = f"{path}.additionalPrinterColumns[{index}]"
         faults += [required(f"{place}.{name}") for name in ("name", "type", "jsonPath") if not column.get(name)]
@@ -80,6 +88,17 @@ def _check_version(version: Obj, path: str) -> list[Fault]:
         except ValueError as error:
             faults.append(invalid(f"{place}.jsonPath", column["jsonPath"], str(error)))
     return faults
+
+
+def unsupported_rules(crd: Obj) -> list[tuple[str, str]]:
+    """Return the rules of a checked definition that this server cannot evaluate: their places, and why."""
+    return [
+        found
+        for index, version in enumerate(crd["spec"]["versions"])
+        for found in check_rules(
+            version["schema"]["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema"
+        )[1]
+    ]
 
 
 def _check_structural(schema: Any, path: str, *, typed: bool) -> list[Fault]:
@@ -151,12 +170,18 @@ def kinds_of(crd: Obj) -> list[Kind]:
             short_names=tuple(names.get("shortNames") or ()),
             categories=tuple(names.get("categories") or ()),
             schema=_with_head(version["schema"]["openAPIV3Schema"]),
+            rules=_rules(version["schema"]["openAPIV3Schema"]),
             columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
             has_status="status" in (version.get("subresources") or {}),
         )
         for version in spec["versions"]
         if version.get("served")
     ]
+
+
+def _rules(schema: Schema) -> SchemaRules | None:
+    rules = SchemaRules(schema)
+    return rules if rules.any else None
 
 
 def _with_head(schema: Schema) -> Schema:
@@ -210,6 +235,19 @@ def established_status(crd: Obj, conflict: str, now: str) -> Obj:
         since = old[name]["lastTransitionTime"] if old.get(name, {}).get("status") == status else now
         conditions.append(
             {"type": name, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+        )
+    if skipped := unsupported_rules(crd):
+        since = old.get(SKIPPED_RULES, {}).get("lastTransitionTime", now)
+        message = "; ".join(f"{place}: {what}" for place, what in skipped[:_SHOWN])
+        more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
+        conditions.append(
+            {
+                "type": SKIPPED_RULES,
+                "status": "True",
+                "reason": "NotEvaluated",
+                "message": f"these rules are valid elsewhere and not evaluated by this server: {message}{more}",
+                "lastTransitionTime": since,
+            }
         )
     spec = crd["spec"]
     stored = list((crd.get("status") or {}).get("storedVersions") or [])

@@ -56,13 +56,20 @@ def _is_base64(value: str) -> bool:
     return True
 
 
+def _is_cidr(value: str) -> bool:
+    host, _, bits = value.partition("/")
+    # Go reads neither netmasks nor addresses without a prefix length, zones or leading zeros
+    plain = bits.isascii() and bits.isdigit() and (bits == "0" or not bits.startswith("0")) and "%" not in host
+    return plain and _parses(lambda text: ipaddress.ip_network(text, strict=False))(value)
+
+
 _FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_date_time,
     "date": _parses(lambda value: datetime.strptime(value, "%Y-%m-%d")),  # noqa: DTZ007 - a date has no zone
     "duration": lambda value: bool(_DURATION.match(value)),
     "ipv4": _parses(ipaddress.IPv4Address),
     "ipv6": _parses(ipaddress.IPv6Address),
-    "cidr": _parses(lambda value: ipaddress.ip_network(value, strict=False)),
+    "cidr": _is_cidr,
     "byte": _is_base64,
     "uuid": _parses(uuid.UUID),
     "uri": lambda value: ":" in value,

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from drtp_api.kube import NotFound, Obj, Resource
+from drtp_controller.apiserver.cel.rules import SchemaRules
 from drtp_controller.apiserver.faults import Fault
 from drtp_controller.apiserver.store import Collection
 
@@ -69,6 +70,8 @@ class Kind:
     """Fills in what the server sets itself (new object, old one or None), before validation."""
     check: Callable[[Obj, Obj | None], list[Fault]] = _nothing
     """Finds what a schema cannot say (new object, old one or None)."""
+    rules: SchemaRules | None = None
+    """The schema's CEL rules, None where it has none."""
 
     @property
     def collection(self) -> Collection:
