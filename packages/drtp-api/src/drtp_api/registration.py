@@ -33,6 +33,8 @@ __all__ = [
     "ServiceName", "ServiceSecret", "ServiceView", "TunnelEndpoint", "TunnelServer",
 ]  # fmt: skip
 
+Whole = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""A whole number that every reader of JSON keeps exactly."""
 Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
 
 
@@ -65,7 +67,7 @@ class RegisterRequest:
     service: ServiceName
     public_key: Annotated[str, Meta(min_length=43, max_length=43)]
     instance_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-    epoch: Annotated[int, Meta(ge=0)]
+    epoch: Whole
     definition: ServiceDefinition | None = None
     secret: Annotated[str, Meta(max_length=256)] | None = None
     version: Annotated[str, Meta(max_length=63)] | None = None
@@ -152,8 +154,8 @@ class GrantRequest:
     decimal Unix seconds``; ``issued_at`` are these seconds, at most 60 s off the server's clock.
     """
 
-    issued_at: int
-    proof: str
+    issued_at: Whole
+    proof: Annotated[str, Meta(max_length=128)]
 
 
 @attrs.frozen(kw_only=True)

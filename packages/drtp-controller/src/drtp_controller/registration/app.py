@@ -34,6 +34,7 @@ from drtp_api.wire import to_wire
 from drtp_controller.registration import metrics, services
 from drtp_controller.registration.auth import Authenticator, Identity, bearer, grant_subject
 from drtp_controller.registration.hub import Hub
+from drtp_controller.registration.methods import allowed_methods, answer_options
 from drtp_controller.registration.openapi import openapi_document
 from drtp_controller.registration.registrar import Registrar
 from drtp_controller.registration.strict import read_body, read_message
@@ -79,6 +80,7 @@ def create_app(registrar: Registrar, authenticator: Authenticator, hub: Hub) -> 
     return _Application(
         route_handlers=routes.handlers(),
         openapi_config=None,
+        middleware=[answer_options],
         logging_config=None,
         request_max_body_size=MAX_BODY_BYTES,
         exception_handlers={DrtpError: _refused, HTTPException: _not_found, Exception: _unforeseen},
@@ -105,10 +107,11 @@ def _refused(_: Request[Any, Any, Any], error: Any) -> Response[bytes]:
     return _json(error_body(error), status, headers)
 
 
-def _not_found(_: Request[Any, Any, Any], error: Any) -> Response[bytes]:
+def _not_found(request: Request[Any, Any, Any], error: Any) -> Response[bytes]:
     """Answer what the router itself refuses: an unknown path, a method, a body that is too long."""
     hint = "See /schema/openapi.json for what this API offers."
-    return _json(ErrorBody(code="DRTP-2009", message=str(error.detail), hint=hint), error.status_code)
+    headers = {"Allow": allowed_methods(request.app.routes, request.url.path)} if error.status_code == 405 else None
+    return _json(ErrorBody(code="DRTP-2009", message=str(error.detail), hint=hint), error.status_code, headers)
 
 
 def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -323,9 +326,9 @@ def _name(request: Request[Any, Any, Any]) -> str:
 
 
 def _service(request: Request[Any, Any, Any]) -> ServiceName:
-    return read_message({"name": _name(request), "namespace": _namespace(request)}, ServiceName)
+    return read_message({"name": _name(request), "namespace": _namespace(request)}, ServiceName, place="path")
 
 
 def _namespace(request: Request[Any, Any, Any]) -> str:
     namespace = str(request.query_params.get("namespace", "default"))
-    return read_message({"name": "x", "namespace": namespace}, ServiceName).namespace
+    return read_message({"name": "x", "namespace": namespace}, ServiceName, place="query").namespace

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from drtp_api import registration as messages
+from drtp_api.resources import IP_FORMAT
 from drtp_api.wire import wire_name
 
 __all__ = ["openapi_document"]
@@ -48,7 +49,7 @@ _ROUTES = (
     _Route("delete", _CONNECTION, "Revoke a connection.", None, 204, refusals=(400, 401, 404)),
     _Route("get", "/v1alpha1/services", "List the services of a namespace.", messages.ServiceList),
     _Route("post", "/v1alpha1/services", "Create a service with a one-time secret.", messages.CreateServiceResponse,
-           201, messages.CreateServiceRequest, refusals=(400, 401, 403, 409, 413, 503), namespaced=False),
+           201, messages.CreateServiceRequest, refusals=(400, 401, 403, 404, 409, 413, 503), namespaced=False),
     _Route("post", f"{_SERVICE}/publish", "Open a service to the world.", messages.ServiceView,
            body=messages.PublishRequest, refusals=(400, 401, 403, 404, 409, 413, 503)),
     _Route("post", f"{_SERVICE}/unpublish", "Close a service to the world.", messages.ServiceView,
@@ -83,10 +84,10 @@ def openapi_document() -> dict[str, Any]:
 def _operation(route: _Route) -> dict[str, Any]:
     parameters = []
     if "{name}" in route.path:
-        parameters.append({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}})
+        shape = _NAME if route.path.startswith(_SERVICE) else {"type": "string", "minLength": 1}
+        parameters.append({"name": "name", "in": "path", "required": True, "schema": shape})
     if route.namespaced:
-        schema = {"type": "string", "default": "default", "maxLength": 40}
-        parameters.append({"name": "namespace", "in": "query", "schema": schema})
+        parameters.append({"name": "namespace", "in": "query", "schema": {**_NAME, "default": "default"}})
     success: dict[str, Any] = {"description": "Success."}
     if route.answer is not None:
         kind = "text/event-stream" if route.stream else "application/json"
@@ -118,6 +119,9 @@ def _on_the_wire(schema: Any, name: str = "") -> Any:
         return [_on_the_wire(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
+    if schema.get("format") == IP_FORMAT:
+        either = [{"format": "ipv4"}, {"format": "ipv6"}]
+        return {k: v for k, v in schema.items() if k != "format"} | {"anyOf": either}
     out = {k: _on_the_wire(v) for k, v in schema.items() if k not in {"properties", "required", "default"}}
     if "properties" in schema:
         out["properties"] = {wire_name(k): _on_the_wire(v) for k, v in schema["properties"].items()}
@@ -131,4 +135,5 @@ _CLOSED = frozenset({
     "RegisterRequest", "GrantRequest", "CreateServiceRequest", "ServiceDefinition", "ServiceName", "PublishRequest",
     "RotateRequest",
 })  # fmt: skip
+_NAME = msgspec.json.schema(messages.Name)
 _OPTIONAL = frozenset({messages.PublishRequest, messages.RotateRequest})

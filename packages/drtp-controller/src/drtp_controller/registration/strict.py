@@ -42,14 +42,14 @@ def read_body(raw: bytes, cls: type[T]) -> T:
     return read_message(data, cls)
 
 
-def read_message(data: Any, cls: type[T]) -> T:
-    """Return the message of decoded JSON.
+def read_message(data: Any, cls: type[T], *, place: str = "body") -> T:
+    """Return the message of decoded JSON; ``place`` is where it stood, for who reads of a fault.
 
     Raises:
         DrtpError: DRTP-2009; the message names each faulty field by its path.
     """
     faults: list[str] = []
-    value = _read(data, cls, "body", faults)
+    value = _read(data, cls, place, faults)
     if faults:
         more = f" and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
         raise DrtpError("DRTP-2009", "; ".join(faults[:_MAX_FAULTS]) + more)
@@ -124,6 +124,8 @@ def _read_plain(data: Any, wanted: Any, path: str, faults: list[str]) -> Any:
             return float(data)
         faults.append(f"{path}: expected a finite number")
         return None
+    if wanted is int and isinstance(data, float) and data.is_integer():
+        return int(data)  # JSON has one kind of number: 5.0 is a whole one
     if isinstance(data, bool) is not (wanted is bool) or not isinstance(data, wanted):
         faults.append(f"{path}: expected {_WORDS.get(wanted, wanted)}")
         return None
