@@ -1,4 +1,4 @@
-"""The generated pages say what the code says."""
+"""The generated pages say what the code says, and the list of mutants still fits it."""
 
 import subprocess
 import sys
@@ -38,3 +38,26 @@ def test_every_code_is_documented_with_its_advice():
     for code in ErrorCode:
         assert f"| {code.value} | {code.name} |" in text
         assert code.advice in text
+
+
+@needs_checkout
+def test_every_mutant_still_applies_exactly_once(monkeypatch):
+    """A list that drifted from the code proves nothing: whoever moves the code moves the mutant with it."""
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import mutants
+
+    listed = mutants.load()
+    assert len(listed) >= 25
+    for mutant in listed:
+        assert mutants.mutated_text(mutant)
+        assert (ROOT / "packages" / "drtp-protocol" / "tests" / mutant.first).exists()
+
+
+@needs_checkout
+def test_a_mutant_that_no_longer_applies_is_an_error(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import mutants
+
+    gone = mutants.Mutant("gone", "tlv.py", "no such text", "x", "properties/test_round_trip.py")
+    with pytest.raises(ValueError, match="occurs 0 times"):
+        mutants.mutated_text(gone)
