@@ -22,6 +22,7 @@ _COMMANDS = {
     "local": ("drtp_controller.cli.local", "local", "Run a whole cloud on this machine, in the foreground."),
     "controller": ("drtp_controller.cli.controller", "controller", "Run the controller and the registration API."),
     "crds": ("drtp_controller.cli.tools", "crds", "Print the custom resource definitions."),
+    "convert": ("drtp_controller.cli.convert", "convert", "Turn manifests of the first draft into valid ones."),
     "manifests": ("drtp_controller.cli.manifests", "manifests", "Print the manifests of an installation."),
     "plugins": ("drtp_controller.cli.tools", "plugins", "Show what plugins are installed."),
     "config": ("drtp_controller.cli.local", "config", "Show settings and where they come from."),
