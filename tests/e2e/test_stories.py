@@ -21,7 +21,7 @@ import pytest
 
 from drtp_testkit.cloud import EventProcess, LocalCloud, command
 
-from .conftest import Postgres, free_port, program, wait_for
+from .conftest import Postgres, free_port, listening, program, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -153,6 +153,43 @@ def test_joe_defines_his_database_with_the_command_and_publishes_it_for_some(
         wait_for(shut, "the database is closed to this machine")
         owner(cloud, "publish", "joes-stock", "--allow-all")
         wait_for(lambda: _asked(postgres, address), "the database is open again")
+        assert serve.stop() == 0
+
+
+def test_joe_writes_the_gateway_and_the_route_himself(
+    envoy_cloud: LocalCloud, postgres: Postgres, tmp_path: Path
+) -> None:
+    cloud, port = envoy_cloud, free_port()
+    group = "gateway.networking.k8s.io"
+    gateway = {
+        "apiVersion": f"{group}/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "joes-gateway"},
+        "spec": {
+            "gatewayClassName": "datum-external-global-proxy",
+            "listeners": [{"name": "postgres", "protocol": "TCP", "port": port}],
+        },
+    }
+    backend = {"group": "drtp.datumapis.com", "kind": "DRTPService", "name": "joes-ledger"}
+    served = kubectl(cloud, "api-resources", f"--api-group={group}", "--no-headers")
+    (version,) = [line.split()[-3] for line in served.splitlines() if line.startswith("tcproutes")]
+    route = {
+        "apiVersion": version,
+        "kind": "TCPRoute",
+        "metadata": {"name": "joes-route"},
+        "spec": {"parentRefs": [{"name": "joes-gateway"}], "rules": [{"backendRefs": [backend]}]},
+    }
+    service = json.loads(manifest("joes-ledger", postgres.port))
+    service["spec"]["edgeAllowlistCIDRs"] = ["127.0.0.0/8"]
+    kubectl(cloud, "apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, (service, gateway, route))))
+    with run_as_told(tmp_path / "db-host", owner(cloud, "rotate", "joes-ledger")) as serve:
+        serve.wait_event("tunnel_ready")
+        kubectl(cloud, "wait", "--for=condition=Programmed", "--timeout=30s", "gateway/joes-gateway")
+        kubectl(cloud, "wait", "--for=condition=Ready", "--timeout=30s", "drtpsvc/joes-ledger")
+        host = kubectl(cloud, "get", "gateway", "joes-gateway", "-o", "jsonpath={.status.addresses[0].value}")
+        assert psql(postgres, {"host": host, "port": port}) == "42"
+        kubectl(cloud, "delete", "tcproute/joes-route", "gateway/joes-gateway")
+        wait_for(lambda: not listening(port), "the gateway's port is closed")
         assert serve.stop() == 0
 
 
