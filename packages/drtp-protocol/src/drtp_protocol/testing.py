@@ -141,7 +141,12 @@ class Pair:
         return seen
 
     def answer(self, role: Role, event: Event) -> bool:
-        """Answer an event of the handshake with the right key; False if it is another event."""
+        """Answer an event of the handshake with the right key; False if it is another event.
+
+        The end may be closed already, by what came right behind: then there is nobody to answer.
+        """
+        if self.ends[role].close_after_send:
+            return isinstance(event, (AuthRequired, AuthReceived))
         match event:
             case AuthRequired():
                 auth, expected = psk_auth(KEY_ID, KEY, event.transcript)

@@ -52,3 +52,19 @@ def test_two_ends_that_answer_each_other_for_ever_are_an_error(monkeypatch):
     monkeypatch.setattr(Connection, "data_to_send", lambda self, max_bytes=0, *, now: b"\x40" + bytes(7))
     with pytest.raises(AssertionError, match="do not come to rest"):
         pair.settle()
+
+
+def test_a_proof_followed_by_nonsense_needs_no_answer():
+    pair = Pair()
+    pair.transmit(Role.AGENT)
+    pair.deliver(Role.AGENT)
+    pair.transmit(Role.EDGE)
+    (required,) = pair.deliver(Role.EDGE)
+    pair.answer(Role.AGENT, required)
+    pair.transmit(Role.AGENT)
+    pair.wire[Role.AGENT] += b"\x80" * 8
+    received, ended = pair.deliver(Role.AGENT)
+    assert isinstance(ended, ConnectionTerminated)
+    assert pair.answer(Role.EDGE, received)
+    assert not pair.answer(Role.EDGE, ended)
+    assert not pair.edge.established
