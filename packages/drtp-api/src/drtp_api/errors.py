@@ -145,6 +145,10 @@ CATALOGUE: Final = _table(
     _E("DRTP-5003", "The gateway cannot listen on the public port.", "Choose another port or stop what uses it.",
        _X.CONFIGURATION),
     _E("DRTP-5004", "Envoy rejected its configuration.", "This is a defect; report the message.", _X.UNEXPECTED),
+    _E("DRTP-5005", "The gateway cannot enforce what the service asks for.", "Do what the message says; it names both.",
+       _X.CONFIGURATION),
+    _E("DRTP-5006", "The cluster's gateway did not accept an object.",
+       "Look at the status of the Gateway, ListenerSet or route that the message names.", _X.UNAVAILABLE, True),
     # 6xxx: plugins
     _E("DRTP-6001", "There is no such plugin.", "See `drtp plugins list` for what is installed.", _X.CONFIGURATION),
     _E("DRTP-6002", "Two plugins register the same name.", "Uninstall or disable one of the two.", _X.CONFIGURATION),

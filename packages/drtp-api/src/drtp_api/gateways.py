@@ -121,6 +121,6 @@ class GatewayFactory(Protocol):
 
     config_type: type[Any]
 
-    def __call__(self, config: Any) -> Gateway:
-        """Return the gateway; ``config`` is an instance of ``config_type``."""
+    def __call__(self, config: Any) -> Any:
+        """Return a ``Gateway`` or a ``ClusterGateway``; ``config`` is an instance of ``config_type``."""
         ...

@@ -16,16 +16,22 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
+from drtp_api.clustergateways import ClusterGateway
 from drtp_api.errors import DrtpError, ExitCode
 from drtp_api.gateways import Gateway, GatewayContext
-from drtp_api.kube import GATEWAY_GROUP, TCP_ROUTES, UDP_ROUTES, HttpKube, Kube, Resource, find_config
+from drtp_api.kube import REFERENCE_GRANTS, TCP_ROUTES, TLS_ROUTES, UDP_ROUTES, HttpKube, Kube, Resource, find_config
+from drtp_api.kube.discovery import served
 from drtp_api.plugins import load_plugins
+from drtp_api.resources import Protocol
 from drtp_api.statedir import ensure_directory
 from drtp_controller.planners.gateway import GatewayConfig
+from drtp_controller.planners.ports import PortState
 from drtp_controller.planners.service import Front
 from drtp_controller.reconcile.controller import Controller, ControllerConfig
 from drtp_controller.reconcile.leader import LeaderElection
@@ -43,6 +49,8 @@ __all__ = ["DaemonSettings", "run_daemon"]
 
 _log = logging.getLogger(__name__)
 
+_CONTROLLER = "drtp.datumapis.com/gateway"
+
 
 @attrs.frozen(kw_only=True)
 class DaemonSettings:
@@ -59,6 +67,7 @@ class DaemonSettings:
     base_domain: str
     ports: tuple[int, int]
     replica: Replica = Replica()
+    gateway_options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 def run_daemon(settings: DaemonSettings) -> int:
@@ -76,7 +85,7 @@ async def _run(settings: DaemonSettings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     plugins = load_plugins()
-    gateway: Gateway = plugins.gateways.create(settings.gateway)
+    gateway: Gateway | ClusterGateway = plugins.gateways.create(settings.gateway, settings.gateway_options)
     picker = plugins.pickers.create(settings.picker)
     async with contextlib.AsyncExitStack() as stack:
         kube = await stack.enter_async_context(HttpKube(await find_config(settings.kubeconfig)))
@@ -89,25 +98,15 @@ async def _run(settings: DaemonSettings) -> int:
             return ExitCode.OK
         stack.push_async_callback(election.release)
         _log.info("leading as %s", election.state.identity)
-        ensure_directory(settings.state_dir)
-        stack.push_async_callback(gateway.stop)
-        info = await gateway.start(
-            GatewayContext(
-                state_dir=settings.state_dir, listen_host=settings.gateway_host, http_port=settings.http_port
-            )
-        )
+        shared, front = await _front(stack, kube, gateway, settings)
         config = ControllerConfig(
             installation=await ensure_installation(kube),
             base_domain=settings.base_domain,
-            front=Front(host=settings.public_host or info.host, http_port=info.http_port),
-            gateway=GatewayConfig(
-                controller_name=f"drtp.datumapis.com/gateway-{gateway.name}",
-                http_port=info.http_port,
-                tcp_routes=await _served(kube, TCP_ROUTES),
-                udp_routes=await _served(kube, UDP_ROUTES),
-            ),
+            front=front,
+            gateway=shared,
             ports=settings.ports,
-            is_free=bind_probe(settings.gateway_host),
+            # a port of a cluster's gateway is not one of this machine
+            is_free=bind_probe(settings.gateway_host) if shared.programs else _free,
             picker=picker,
         )
         controller = Controller(kube, config, gateway)
@@ -122,6 +121,36 @@ async def _run(settings: DaemonSettings) -> int:
         if led:
             _log.warning("another controller leads now")
     return ExitCode.OK
+
+
+async def _front(
+    stack: contextlib.AsyncExitStack, kube: Kube, gateway: Gateway | ClusterGateway, settings: DaemonSettings
+) -> tuple[GatewayConfig, Front]:
+    """Start our own gateway, or find out what the cluster's is."""
+    if isinstance(gateway, ClusterGateway):
+        name, info = f"{_CONTROLLER}-{gateway.name}", await gateway.connect(kube)
+        config = GatewayConfig.of_cluster(info, controller_name=name, http_port=settings.http_port)
+        return config, Front(host=settings.public_host or "", http_port=settings.http_port)
+    ensure_directory(settings.state_dir)
+    stack.push_async_callback(gateway.stop)
+    context = GatewayContext(
+        state_dir=settings.state_dir, listen_host=settings.gateway_host, http_port=settings.http_port
+    )
+    started = await gateway.start(context)
+    config = GatewayConfig(
+        controller_name=f"{_CONTROLLER}-{gateway.name}",
+        http_port=started.http_port,
+        tcp_routes=await _served(kube, TCP_ROUTES),
+        udp_routes=await _served(kube, UDP_ROUTES),
+        tls_routes=await served(kube, TLS_ROUTES),
+        grants=await served(kube, REFERENCE_GRANTS, ("v1", "v1beta1")),
+    )
+    return config, Front(host=settings.public_host or started.host, http_port=started.http_port)
+
+
+def _free(protocol: Protocol, port: int) -> PortState:
+    del protocol, port
+    return PortState.FREE
 
 
 async def _listen(stack: contextlib.AsyncExitStack, settings: DaemonSettings) -> Standby:
@@ -155,9 +184,9 @@ async def _serve(stack: contextlib.AsyncExitStack, controller: Controller, kube:
 
 async def _served(kube: Kube, resource: Resource) -> Resource:
     """Return the route's resource at the version that this API serves: v1 since Gateway API 1.6, else v1alpha2."""
-    for version in ("v1", "v1alpha2"):
-        if any(r.plural == resource.plural for r in await kube.served_resources(GATEWAY_GROUP, version)):
-            return attrs.evolve(resource, version=version)
+    found = await served(kube, resource, ("v1", "v1alpha2"))
+    if found is not None:
+        return found
     raise DrtpError(
         "DRTP-2031", f"the API does not serve {resource.qualified}",
         hint="Install the Gateway API's definitions, with TCPRoute and UDPRoute.",

@@ -107,6 +107,10 @@ RIGHTS: Final[tuple[Right, ...]] = (
         "list watch", GATEWAY_GROUP, "gateways tlsroutes referencegrants",
         "finds users' Gateways of its class and routes that lead to services, and what may name what",
     ),
+    _controller(
+        "list watch create patch delete", "gateway.envoyproxy.io", "securitypolicies backendtrafficpolicies",
+        "gives each route its allow-list and PROXY protocol, where Envoy Gateway is the cluster's gateway",
+    ),
     _controller("list watch", "", "namespaces", "knows which namespaces a listener's selector means"),
     _controller(
         "list watch create patch delete", GATEWAY_GROUP, "listenersets httproutes tcproutes udproutes",

@@ -17,9 +17,10 @@ from typing import Any
 
 import attrs
 
+from drtp_api.clustergateways import ClusterGateway
 from drtp_api.gateways import Exposure, ExposureStatus, GatewayContext, GatewayInfo
 from drtp_api.grants import GrantIssuer
-from drtp_api.kube import DRTP_CONNECTIONS, DRTP_SERVERS, LEASES, Key
+from drtp_api.kube import CUSTOM_RESOURCE_DEFINITIONS, DRTP_CONNECTIONS, DRTP_SERVERS, LEASES, Key, Obj
 from drtp_api.pickers import CITY_LABEL, Place
 from drtp_api.resources import (
     SYSTEM_NAMESPACE,
@@ -229,9 +230,22 @@ class ControlPlane:
 
 @contextlib.asynccontextmanager
 async def control_plane(
-    directory: Path, *, is_free: IsFree = always_free, ports: tuple[int, int] = (20000, 29999)
+    directory: Path,
+    *,
+    is_free: IsFree = always_free,
+    ports: tuple[int, int] = (20000, 29999),
+    cluster: ClusterGateway | None = None,
+    definitions: Sequence[Obj] = (),
 ) -> AsyncIterator[ControlPlane]:
-    """Run a control plane for the length of the block; the same directory continues where the last one ended."""
+    """Run a control plane for the length of the block; the same directory continues where the last one ended.
+
+    Args:
+        directory: Where its store is.
+        is_free: Answers for ports.
+        ports: Vended ones.
+        cluster: A plugin for a cluster's own gateway, whose part the test plays.
+        definitions: Further CustomResourceDefinitions.
+    """
     server = EmbeddedApiServer(directory, allow_loopback_endpoints=True)
     kube = server.kube()
     # the controller has its own rights only; whoever plays users and edges has all
@@ -239,17 +253,26 @@ async def control_plane(
     try:
         await ensure_namespaces(kube)
         issuer = await ensure_issuer(kube)
+        for definition in definitions:
+            if definition["metadata"]["name"] not in {
+                d["metadata"]["name"] for d in (await hands.list(CUSTOM_RESOURCE_DEFINITIONS)).items
+            }:
+                await hands.create(CUSTOM_RESOURCE_DEFINITIONS, definition)
+        name = "drtp.datumapis.com/gateway-noting"
+        shared = GatewayConfig(controller_name=name, http_port=8880)
+        if cluster is not None:
+            shared = GatewayConfig.of_cluster(await cluster.connect(kube), controller_name=name, http_port=8880)
         config = ControllerConfig(
             installation=await ensure_installation(kube),
             base_domain="prism.test",
-            front=Front(host="127.0.0.1", http_port=8880),
-            gateway=GatewayConfig(controller_name="drtp.datumapis.com/gateway-noting", http_port=8880),
+            front=Front(host="" if cluster is not None else "127.0.0.1", http_port=8880),
+            gateway=shared,
             ports=ports,
             is_free=is_free,
             picker=ByName(),
         )
         gateway = NotingGateway()
-        controller = Controller(kube, config, gateway)
+        controller = Controller(kube, config, cluster or gateway)
         task = asyncio.create_task(controller.run())
         try:
             await controller.ready.wait()

@@ -8,7 +8,7 @@ import click
 
 from drtp_api.errors import DrtpError
 from drtp_api.statedir import state_directory
-from drtp_controller.local.settings import parse_range
+from drtp_controller.local.settings import parse_options, parse_range
 
 __all__ = ["controller"]
 
@@ -29,6 +29,13 @@ def _listen(text: str) -> tuple[str, int]:
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), default=None, help="Where the gateway keeps files.")
 @click.option("--gateway", default="envoy", show_default=True, envvar="DRTP_GATEWAY", help="The gateway plugin.")
+@click.option(
+    "--gateway-options",
+    default="",
+    envvar="DRTP_GATEWAY_OPTIONS",
+    metavar="KEY=VALUE,...",
+    help="Options of the gateway plugin.",
+)
 @click.option("--picker", default="nearest", show_default=True, envvar="DRTP_PICKER", help="The picker plugin.")
 @click.option(
     "--gateway-host",
@@ -86,6 +93,7 @@ def controller(
     kubeconfig: Path | None,
     state_dir: Path | None,
     gateway: str,
+    gateway_options: str,
     picker: str,
     gateway_host: str,
     public_host: str | None,
@@ -102,6 +110,10 @@ def controller(
         ports = parse_range(port_range)
     except ValueError as error:
         raise DrtpError("DRTP-1007", f"--port-range: {error}") from error
+    try:
+        options = parse_options(gateway_options)
+    except ValueError as error:
+        raise DrtpError("DRTP-1007", f"--gateway-options: {error}") from error
     address = _listen(listen)
     from drtp_controller.daemon import DaemonSettings, run_daemon
     from drtp_controller.reconcile.leaderslice import Replica
@@ -111,6 +123,7 @@ def controller(
             kubeconfig=kubeconfig,
             state_dir=state_directory(state_dir) / "controller",
             gateway=gateway,
+            gateway_options=options,
             picker=picker,
             gateway_host=gateway_host,
             public_host=public_host,

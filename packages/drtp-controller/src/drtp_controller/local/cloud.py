@@ -209,6 +209,9 @@ class Cloud:
     def _plugins(self) -> tuple[Gateway, Picker]:
         plugins = load_plugins()
         gateway: Gateway = plugins.gateways.create(self.settings.gateway, self.settings.gateway_options)
+        if not hasattr(gateway, "start"):
+            text = f"the gateway {self.settings.gateway} needs a cluster that has one; use envoy or direct here"
+            raise DrtpError("DRTP-1004", text)
         picker: Picker = plugins.pickers.create(self.settings.picker)
         return gateway, picker
 

@@ -19,7 +19,7 @@ import attrs
 from drtp_api.errors import DrtpError
 from drtp_api.statedir import state_directory
 
-__all__ = ["SETTINGS", "LocalSettings", "Resolved", "Setting", "parse_range", "resolve"]
+__all__ = ["SETTINGS", "LocalSettings", "Resolved", "Setting", "parse_options", "parse_range", "resolve"]
 
 
 def parse_range(text: object) -> tuple[int, int]:
@@ -61,14 +61,25 @@ def _word(text: object) -> str:
     return text
 
 
-def _options(text: object) -> dict[str, Any]:
-    """Return a plugin's options: a table of the file, or ``key=value,key=value``."""
+def parse_options(text: object) -> dict[str, Any]:
+    """Return a plugin's options: a table of the file, or ``key=value,key=value`` with numbers and truth values read."""
     if isinstance(text, dict):
         return dict(text)
     pairs = [part.partition("=") for part in str(text).split(",") if part]
     if any(not key or not equals for key, equals, _ in pairs):
         raise ValueError(f"{text!r} is not of the form key=value,key=value")
-    return {key: value for key, _, value in pairs}
+    return {key: _plain(value) for key, _, value in pairs}
+
+
+def _plain(text: str) -> str | int | float | bool:
+    if text in {"true", "false"}:
+        return text == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
 
 
 @attrs.frozen
@@ -94,7 +105,7 @@ class Setting:
 SETTINGS = (
     Setting("servers", _servers, "2", "Number of tunnel servers (edges), each in a city of its own."),
     Setting("gateway", _word, "envoy", "The gateway plugin: envoy or direct."),
-    Setting("gateway_options", _options, "", "Options of the gateway plugin: key=value,key=value."),
+    Setting("gateway_options", parse_options, "", "Options of the gateway plugin: key=value,key=value."),
     Setting("picker", _word, "nearest", "The picker plugin that orders servers."),
     Setting("http_port", _port, "8880", "The gateway's HTTP port; 0 for any free one."),
     Setting("api_port", _port, "0", "The Kubernetes API's port; 0 for any free one."),

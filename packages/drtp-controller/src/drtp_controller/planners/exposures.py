@@ -29,7 +29,7 @@ from drtp_api.resources import (
     service_key,
 )
 from drtp_controller.planners.connection import ROLES, connected_bindings
-from drtp_controller.planners.gateway import child_name
+from drtp_controller.planners.gateway import WAY_LABEL, child_name
 from drtp_controller.planners.userroutes import Claim
 
 __all__ = ["GatewayObjects", "allow_list", "plan_exposures"]
@@ -136,6 +136,8 @@ def _exposure(
 
 
 def _owner(obj: Obj) -> str | None:
+    if WAY_LABEL in (obj["metadata"].get("labels") or {}):
+        return None  # derived from a user's route, which is a claim
     references = obj["metadata"].get("ownerReferences") or ()
     return next((r["name"] for r in references if r.get("kind") == "DRTPService"), None)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from drtp_api.clustergateways import ClusterInfo
 from drtp_api.kube import (
     ENDPOINT_SLICES,
     GATEWAY_CLASSES,
@@ -49,22 +50,31 @@ from drtp_controller.planners.service import ServicePlan
 __all__ = [
     "MANAGED_BY",
     "SERVICE_LABEL",
+    "WAY_LABEL",
     "GatewayConfig",
+    "Maker",
     "child_name",
     "child_resources",
+    "object_name",
     "plan_gateway",
     "plan_shared",
     "service_port",
 ]
 
 SERVICE_LABEL = "drtp.datumapis.com/service"
+WAY_LABEL = "drtp.datumapis.com/way"
+"""Marks what was derived from a user's route."""
 MANAGED_BY = "drtp.datumapis.com"
 PORT_NAME = "tunnel"
 
 
 @attrs.frozen(kw_only=True)
 class GatewayConfig:
-    """Names of the shared objects, and the versions of the routes that this API serves, ``None`` where it has none."""
+    """Names of the shared objects, and the versions of the routes that this API serves, ``None`` where it has none.
+
+    ``implementation_class`` is the class of the shared Gateway where the cluster programs it, and empty where our own
+    gateway does; ``policies`` are the kinds of that implementation which come with each route.
+    """
 
     controller_name: str
     http_port: int
@@ -75,11 +85,38 @@ class GatewayConfig:
     udp_routes: Resource = UDP_ROUTES
     tls_routes: Resource | None = TLS_ROUTES
     grants: Resource | None = REFERENCE_GRANTS
+    implementation_class: str = ""
+    policies: tuple[Resource, ...] = ()
+
+    @classmethod
+    def of_cluster(cls, info: ClusterInfo, *, controller_name: str, http_port: int) -> GatewayConfig:
+        """Return the configuration for a cluster whose own gateway implementation programs."""
+        return cls(
+            controller_name=controller_name,
+            http_port=http_port,
+            tcp_routes=info.tcp_routes,
+            udp_routes=info.udp_routes,
+            tls_routes=info.tls_routes,
+            grants=info.grants,
+            implementation_class=info.implementation_class,
+            policies=info.policies,
+        )
+
+    @property
+    def programs(self) -> bool:
+        """Return whether we play the gateway implementation ourselves; else the cluster has one."""
+        return not self.implementation_class
+
+    @property
+    def answers_users(self) -> bool:
+        """Return whether Gateways that users write are ours to answer: they are, of a class that nobody else has."""
+        return self.class_name != self.implementation_class
 
 
 def child_resources(config: GatewayConfig) -> tuple[Resource, ...]:
     """Return the kinds of a service's children, in the order in which they are created."""
-    return (SERVICES, ENDPOINT_SLICES, LISTENER_SETS, config.tcp_routes, config.udp_routes, HTTP_ROUTES)
+    routes = (config.tcp_routes, config.udp_routes, HTTP_ROUTES)
+    return (SERVICES, ENDPOINT_SLICES, LISTENER_SETS, *routes, *config.policies)
 
 
 def child_name(service: str, *parts: str) -> str:
@@ -89,6 +126,11 @@ def child_name(service: str, *parts: str) -> str:
     if label == whole and len(label) <= 63:
         return label
     return f"{label[:52].rstrip('-')}-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
+
+
+def object_name(service: str, route: str = "") -> str:
+    """Return the name of the listener, the route and the policies of one way to a service."""
+    return child_name(service, route) if route else child_name(service)
 
 
 def plan_shared(config: GatewayConfig) -> tuple[tuple[Resource, Obj], ...]:
@@ -108,7 +150,7 @@ def plan_shared(config: GatewayConfig) -> tuple[tuple[Resource, Obj], ...]:
             "labels": {"app.kubernetes.io/managed-by": MANAGED_BY},
         },
         "spec": {
-            "gatewayClassName": config.class_name,
+            "gatewayClassName": config.implementation_class or config.class_name,
             "allowedListeners": {"namespaces": {"from": "All"}},
             "listeners": [
                 {
@@ -120,7 +162,9 @@ def plan_shared(config: GatewayConfig) -> tuple[tuple[Resource, Obj], ...]:
             ],
         },
     }
-    return ((GATEWAY_CLASSES, klass), (GATEWAYS, gateway))
+    # the class of a cluster's implementation is its administrator's
+    classes = ((GATEWAY_CLASSES, klass),) if config.answers_users else ()
+    return (*classes, (GATEWAYS, gateway))
 
 
 def plan_gateway(
@@ -136,7 +180,7 @@ def plan_gateway(
     """
     if not (plan.exposed or plan.routed) or service.metadata.deletion_timestamp is not None:
         return ()
-    maker = _Maker(service, config)
+    maker = Maker(service, config)
     protocol = service.spec.application.protocol
     port = service_port(service)
     objects = [(SERVICES, maker.service(port))]
@@ -161,7 +205,7 @@ def service_port(service: Service) -> int:
 
 
 @attrs.frozen
-class _Maker:
+class Maker:
     """Makes the children of one service."""
 
     owner: Service
@@ -169,9 +213,11 @@ class _Maker:
 
     @property
     def name(self) -> str:
+        """Return the name of the service's own children."""
         return child_name(self.owner.metadata.name)
 
     def metadata(self, name: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the metadata of a child."""
         meta = self.owner.metadata
         return {
             "name": name,
@@ -195,6 +241,7 @@ class _Maker:
         }
 
     def service(self, port: int) -> Obj:
+        """Return the Service in front of the data ports."""
         wire = "UDP" if self.owner.spec.application.protocol is Protocol.UDP else "TCP"
         return {
             "apiVersion": "v1",
@@ -237,11 +284,14 @@ class _Maker:
             ],
         }
 
-    def listener_set(self, protocol: Protocol, port: int) -> Obj:
+    def listener_set(
+        self, protocol: Protocol, port: int, name: str = "", labels: Mapping[str, str] | None = None
+    ) -> Obj:
+        """Return the ListenerSet of one public port."""
         return {
             "apiVersion": LISTENER_SETS.api_version,
             "kind": LISTENER_SETS.kind,
-            "metadata": self.metadata(self.name),
+            "metadata": self.metadata(name or self.name, labels),
             "spec": {
                 "parentRef": {**self._gateway_ref(), "kind": "Gateway", "group": GATEWAY_GROUP},
                 "listeners": [
@@ -258,17 +308,27 @@ class _Maker:
             },
         }
 
-    def stream_route(self, resource: Resource, protocol: Protocol, port: int, service_port: int) -> Obj:
+    def stream_route(
+        self,
+        resource: Resource,
+        protocol: Protocol,
+        port: int,
+        service_port: int,
+        *,
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Obj:
+        """Return the route from a public port to the Service."""
         return {
             "apiVersion": resource.api_version,
             "kind": resource.kind,
-            "metadata": self.metadata(self.name),
+            "metadata": self.metadata(name or self.name, labels),
             "spec": {
                 "parentRefs": [
                     {
                         "group": GATEWAY_GROUP,
                         "kind": "ListenerSet",
-                        "name": self.name,
+                        "name": name or self.name,
                         "sectionName": _section(protocol, port),
                     }
                 ],
@@ -276,11 +336,14 @@ class _Maker:
             },
         }
 
-    def http_route(self, hostnames: Sequence[str], service_port: int) -> Obj:
+    def http_route(
+        self, hostnames: Sequence[str], service_port: int, name: str = "", labels: Mapping[str, str] | None = None
+    ) -> Obj:
+        """Return the route from host names to the Service."""
         return {
             "apiVersion": HTTP_ROUTES.api_version,
             "kind": HTTP_ROUTES.kind,
-            "metadata": self.metadata(self.name),
+            "metadata": self.metadata(name or self.name, labels),
             "spec": {
                 "parentRefs": [
                     {"group": GATEWAY_GROUP, "kind": "Gateway", **self._gateway_ref(), "sectionName": "http"}

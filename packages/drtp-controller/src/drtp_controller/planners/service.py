@@ -15,6 +15,7 @@ from typing import TypeVar
 import attrs
 
 from drtp_api.errors import DrtpError
+from drtp_api.gateways import ExposureStatus
 from drtp_api.resources import (
     Address,
     Condition,
@@ -40,7 +41,7 @@ _REASONS = {"DRTP-2011": "PortTaken", "DRTP-2012": "PortForbidden", "DRTP-2013":
 
 @attrs.frozen(kw_only=True)
 class Front:
-    """How visitors reach the gateway: the host to dial and the shared HTTP port."""
+    """How visitors reach the gateway: the host to dial, empty while it is not known, and the shared HTTP port."""
 
     host: str
     http_port: int
@@ -88,6 +89,8 @@ def plan_service(
     front: Front,
     now: float,
     routed: Sequence[Way] = (),
+    refusal: ExposureStatus | None = None,
+    notes: Sequence[Condition] = (),
 ) -> ServicePlan:
     """Return the plan of one service; claims its port and names in the two books.
 
@@ -101,6 +104,8 @@ def plan_service(
         front: how visitors reach the gateway.
         now: seconds since the Unix epoch.
         routed: the ways to it that users' routes make.
+        refusal: why the gateway must not make it reachable although it could.
+        notes: conditions that every service has on this gateway.
     """
     owner = key_of_service(service)
     fault: DrtpError | None = None
@@ -121,7 +126,7 @@ def plan_service(
         canonical = None
         if enabled:
             port, fault = _port(owner, service, ports, now)
-    public = enabled and fault is None
+    public = enabled and fault is None and refusal is None
     status = attrs.evolve(
         service.status,
         canonical_hostname=canonical,
@@ -138,9 +143,13 @@ def plan_service(
         routed=bool(routed),
     )
     up = any(connected_bindings(c, servers) for c in connections)
+    if enabled and refusal is not None:
+        programmed = condition("Programmed", False, refusal.reason, f"{refusal.code} {refusal.message}")
+    else:
+        programmed = _programmed(service, plan, applied, routed)
     conditions = merge_conditions(
         service.status.conditions,
-        _conditions(_programmed(service, plan, applied, routed), fault, up),
+        (*_conditions(programmed, fault, up), *notes),
         generation=service.metadata.generation or 0,
         now=now,
     )
@@ -179,6 +188,8 @@ def _url(service: Service, hostnames: Sequence[str], port: int | None, front: Fr
     if service.spec.application.protocol is Protocol.HTTP:
         shown = "" if front.http_port == 80 else f":{front.http_port}"
         return f"http://{hostnames[0]}{shown}/"
+    if not front.host:
+        return None
     host = f"[{front.host}]" if ":" in front.host else front.host
     return f"{service.spec.application.protocol.value.lower()}://{host}:{port}"
 
@@ -186,7 +197,7 @@ def _url(service: Service, hostnames: Sequence[str], port: int | None, front: Fr
 def _addresses(service: Service, port: int | None, front: Front) -> tuple[Address, ...]:
     protocol = service.spec.application.protocol
     number = front.http_port if protocol is Protocol.HTTP else port
-    return () if number is None else (Address(protocol=protocol, host=front.host, port=number),)
+    return () if number is None or not front.host else (Address(protocol=protocol, host=front.host, port=number),)
 
 
 def _conditions(programmed: Condition, fault: DrtpError | None, up: bool) -> tuple[Condition, ...]:
@@ -240,7 +251,7 @@ def _routed_url(routed: Sequence[Way], front: Front) -> str | None:
         if way.claim.hostnames:
             shown = "" if front.http_port == 80 else f":{front.http_port}"
             return f"http://{way.claim.hostnames[0]}{shown}/"
-        if way.claim.port is not None:
+        if way.claim.port is not None and front.host:
             host = f"[{front.host}]" if ":" in front.host else front.host
             return f"{way.claim.protocol.value.lower()}://{host}:{way.claim.port}"
     return None
@@ -248,7 +259,9 @@ def _routed_url(routed: Sequence[Way], front: Front) -> str | None:
 
 def _routed_addresses(routed: Sequence[Way], front: Front) -> tuple[Address, ...]:
     return tuple(
-        Address(protocol=w.claim.protocol, host=front.host, port=w.claim.port or front.http_port) for w in routed
+        Address(protocol=w.claim.protocol, host=front.host, port=w.claim.port or front.http_port)
+        for w in routed
+        if front.host
     )
 
 

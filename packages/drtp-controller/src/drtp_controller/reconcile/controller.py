@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from drtp_api.clustergateways import ClusterGateway
 from drtp_api.gateways import Exposure, Gateway
 from drtp_api.kube import (
     DRTP_CONNECTIONS,
@@ -32,12 +33,14 @@ from drtp_api.kube import (
     Key,
     Kube,
     NotFound,
+    Obj,
     Resource,
     WorkQueue,
 )
 from drtp_api.pickers import Picker, Place
 from drtp_api.resources import Connection, Server, Service, service_key
 from drtp_api.wire import to_wire
+from drtp_controller.planners.cluster import own_exposure, plan_cluster
 from drtp_controller.planners.conditions import find, parse_time
 from drtp_controller.planners.connection import Applied, assign_servers, plan_connection
 from drtp_controller.planners.exposures import GatewayObjects, plan_exposures
@@ -51,9 +54,10 @@ from drtp_controller.planners.gateway_status import (
 from drtp_controller.planners.hostnames import HostnameBook
 from drtp_controller.planners.ports import IsFree, PortAllocator
 from drtp_controller.planners.servers import DEFAULT_LEASE_SECONDS, LeaseBook, is_online, plan_server
-from drtp_controller.planners.service import Front, Way, plan_service
+from drtp_controller.planners.service import Front, ServicePlan, Way, key_of_service, plan_service
 from drtp_controller.reconcile.apply import Applier
 from drtp_controller.reconcile.caches import Caches
+from drtp_controller.reconcile.cluster import ClusterReader
 from drtp_controller.reconcile.events import Recorder
 from drtp_controller.reconcile.gateway import GatewayRuntime
 from drtp_controller.reconcile.users import UserGateways, is_ours
@@ -107,7 +111,12 @@ class Controller:
     """Turns observed objects into desired ones until cancelled."""
 
     def __init__(
-        self, kube: Kube, config: ControllerConfig, gateway: Gateway, *, clock: Callable[[], float] = time.time
+        self,
+        kube: Kube,
+        config: ControllerConfig,
+        gateway: Gateway | ClusterGateway,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.kube = kube
         self.config = config
@@ -118,10 +127,14 @@ class Controller:
         self.leases = LeaseBook()
         self.queue: WorkQueue[Work] = WorkQueue(clock=time.monotonic)
         self.applier = Applier(kube)
-        self.runtime = GatewayRuntime(gateway, self.exposures, self._programmed)
         self.ready = asyncio.Event()
         self._lease_seen = asyncio.Event()
         self.users = UserGateways(kube, self.caches, config.gateway, self.ports, self.names)
+        self.cluster: ClusterReader | None = None
+        if isinstance(gateway, ClusterGateway):
+            gateway = self.cluster = ClusterReader(gateway, config.gateway, self.caches, self.users.gateways)
+        rereads = self.cluster is not None
+        self.runtime = GatewayRuntime(gateway, self.exposures, self._programmed, rereads=rereads)
         self.recorder = Recorder(kube, clock=clock, sweep=config.sweep_events)
         self._wire()
         self.recorder.attach(self.caches, self.ready)
@@ -153,9 +166,26 @@ class Controller:
         said = [a for a in found if a is not None]
         return next((a for a in said if a.status.programmed), said[0] if said else None)
 
+    @property
+    def front(self) -> Front:
+        """Return how visitors reach the gateway; a cluster's is known once its Gateway has an address."""
+        front = self.config.front
+        if front.host or self.cluster is None:
+            return front
+        return attrs.evolve(front, host=self.cluster.address() or "")
+
     def ways(self, service: str) -> tuple[Way, ...]:
         """Return the ways to a service that users' routes make."""
         return self.users.ways(service, self.runtime.applied.get)
+
+    def plan_of(self, service: Service, connections: Sequence[Connection]) -> ServicePlan:
+        """Return the plan of a service, for the reconciles and for whoever must answer before they ran."""
+        owner = key_of_service(service)
+        return plan_service(
+            service, connections, self.caches.servers_by_name(), self.runtime.applied.get(owner),
+            ports=self.ports, names=self.names, front=self.front, now=self.clock(), routed=self.ways(owner),
+            **self._cluster_says(service),
+        )  # fmt: skip
 
     async def reconcile(self, work: Work) -> float | None:
         """Bring one thing to its desired state; return seconds after which to look again, if at all."""
@@ -200,13 +230,14 @@ class Controller:
         self.caches.servers.subscribe(self._server_changed)
         self.caches.services.subscribe(self._service_changed)
         self.caches.connections.subscribe(self._connection_changed)
-        self.caches.lists.subscribe(lambda *_: self.runtime.touch())
+        self.caches.lists.subscribe(self._list_changed)
         self.caches.leases.subscribe(self._lease_changed)
         for index in self.caches.children.values():
             index.reflector.subscribe(self._child_changed)
         for resource in (LISTENER_SETS, HTTP_ROUTES, self.config.gateway.tcp_routes, self.config.gateway.udp_routes):
             self.caches.children[resource].reflector.subscribe(self._route_changed)
         self.users.subscribe(self._users_changed)
+        self.users.gateways.subscribe(self._gateway_changed)
 
     def _server_changed(self, key: Key, old: Server | None, new: Server | None) -> None:
         self.queue.add(Work(Sort.SERVER, key))
@@ -261,6 +292,22 @@ class Controller:
             self.queue.add(Work(Sort.SHARED, Key("", "")))
         if not is_ours(change.new or change.old or {}):
             self._users_changed()
+
+    def _list_changed(self, key: Key, _old: object, _new: object) -> None:
+        self.runtime.touch()
+        if self.cluster is not None:  # its allow-lists are children of the services
+            for where in self.caches.services.objects:
+                if where.namespace == key.namespace:
+                    self.queue.add(Work(Sort.SERVICE, where))
+
+    def _gateway_changed(self, change: Change) -> None:
+        if self.cluster is None or change.key != Key(self.config.gateway.namespace, self.config.gateway.gateway_name):
+            return
+        self.queue.add(Work(Sort.SHARED, Key("", "")))
+        self.runtime.touch()
+        if _addresses(change.old) != _addresses(change.new):
+            for where in self.caches.services.objects:
+                self.queue.add(Work(Sort.SERVICE, where))
 
     def _users_changed(self) -> None:
         self.queue.add(Work(Sort.USERS, Key("", "")))
@@ -342,11 +389,14 @@ class Controller:
             return None
         connections = self.caches.connections_of(key.namespace, key.name)
         servers = self.caches.servers_by_name()
-        plan = plan_service(
-            service, connections, servers, self.runtime.applied.get(owner),
-            ports=self.ports, names=self.names, front=self.config.front, now=now, routed=self.ways(owner),
-        )  # fmt: skip
+        plan = self.plan_of(service, connections)
         desired = plan_gateway(service, plan, connections, servers, self.config.gateway)
+        if self.cluster is not None:
+            lists = tuple(self.caches.lists)
+            extra = plan_cluster(
+                service, plan, self.ways(owner), lists, config=self.config.gateway, gateway=self.cluster.plugin
+            )
+            desired = (*desired, *extra)
         uid = service.metadata.uid or ""
         await self.applier.children(uid, desired, self.caches.children)
         await self.applier.status(DRTP_SERVICES, raw, plan.status)
@@ -354,8 +404,18 @@ class Controller:
         accepted = find(plan.status.conditions, "Accepted")
         return FAULT_RETRY_SECONDS if accepted is not None and accepted.status == "False" else None
 
+    def _cluster_says(self, service: Service) -> dict[str, Any]:
+        """Return what the plan of a service hears of the cluster's gateway."""
+        if self.cluster is None:
+            return {}
+        plugin = self.cluster.plugin
+        asked = own_exposure(service, None, tuple(self.caches.lists))
+        return {"refusal": plugin.refusal(asked), "notes": tuple(plugin.conditions())}
+
     async def _child_statuses(self, uid: str, applied: Applied | None, now: float) -> None:
         config = self.config.gateway
+        if not config.programs:
+            return  # whoever programs says so
         for _, obj in self.caches.children[LISTENER_SETS].of(uid):
             await self._write_status(LISTENER_SETS, obj, listener_set_status(obj, applied, now=now))
         for resource in (HTTP_ROUTES, config.tcp_routes, config.udp_routes):
@@ -402,7 +462,7 @@ class Controller:
             namespace, _, name = owner.partition("/")
             self.queue.add(Work(Sort.SERVICE, Key(namespace, name)))
             self.runtime.touch()
-        await self.users.write(self.applier, self.runtime.applied, self.config.front.host, now)
+        await self.users.write(self.applier, self.runtime.applied, self.front.host, now)
         return FAULT_RETRY_SECONDS if self.users.plan.troubled else None
 
     async def write_shared(self) -> float | None:
@@ -418,12 +478,16 @@ class Controller:
             current = await self.kube.get(resource, metadata["name"], metadata.get("namespace"))
             if resource is GATEWAY_CLASSES:
                 await self.applier.raw_status(resource, current, gateway_class_status(current, now=now))
-            elif resource is GATEWAYS:
+            elif resource is GATEWAYS and self.config.gateway.programs:
                 ours = sum(is_ours(r) for r in self.caches.children[HTTP_ROUTES].reflector.cache.values())
                 routes = ours + self.users.attached_to_shared()
                 status = gateway_status(current, host=self.config.front.host, routes=routes, now=now)
                 await self.applier.raw_status(resource, current, status)
         return None
+
+
+def _addresses(gateway: Obj | None) -> object:
+    return ((gateway or {}).get("status") or {}).get("addresses") or ()
 
 
 def _as_seen_by_others(server: Server | None) -> tuple[object, ...] | None:

@@ -27,14 +27,23 @@ RETRY = Backoff(initial=0.25, maximum=10.0)
 
 
 class GatewayRuntime:
-    """Drives one gateway. ``compute`` returns what is desired now, ``on_changed`` hears which answers changed."""
+    """Drives one gateway. ``compute`` returns what is desired now, ``on_changed`` hears which answers changed.
+
+    ``rereads`` is for a gateway whose answers depend on more than the exposures: it is asked after every change.
+    """
 
     def __init__(
-        self, gateway: Gateway, compute: Callable[[], list[Exposure]], on_changed: Callable[[Sequence[str]], None]
+        self,
+        gateway: Gateway,
+        compute: Callable[[], list[Exposure]],
+        on_changed: Callable[[Sequence[str]], None],
+        *,
+        rereads: bool = False,
     ) -> None:
         self.applied: dict[str, Applied] = {}
         self.applies = 0
         self._gateway = gateway
+        self._rereads = rereads
         self._compute = compute
         self._on_changed = on_changed
         self._dirty = asyncio.Event()
@@ -54,7 +63,7 @@ class GatewayRuntime:
             exposures = self._compute()
             if exposures != self._last:
                 self._failures = 0
-            elif not retry:
+            elif not retry and not self._rereads:
                 continue
             await self._apply_these(exposures)
 

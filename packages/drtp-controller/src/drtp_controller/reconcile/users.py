@@ -80,6 +80,8 @@ class UserGateways:
 
     def replan(self, now: float) -> set[str]:
         """Plan anew; return the keys of the services that gained or lost a way."""
+        if not self._config.answers_users:
+            return set()
         namespaces = {k.name: n["metadata"].get("labels") or {} for k, n in self.namespaces.cache.items()}
         doors = plan_doors(
             self.gateways.cache.values(),

@@ -50,7 +50,6 @@ from drtp_controller.planners.connection import Applied, assign_servers, is_live
 from drtp_controller.planners.events import Happening, Subject
 from drtp_controller.planners.gateway import SERVICE_LABEL
 from drtp_controller.planners.servers import has_room, is_online
-from drtp_controller.planners.service import plan_service
 from drtp_controller.reconcile.controller import Controller
 from drtp_controller.registration import enrolment, services
 from drtp_controller.registration.auth import Identity
@@ -335,11 +334,7 @@ class Registrar:
         return await self._kube.create(DRTP_CONNECTIONS, body, owner.namespace)
 
     def _plan(self, service: Service, connection: Connection) -> ServiceStatus:
-        controller = self.controller
-        return plan_service(
-            service, [connection], self._servers(), self._applied(service),
-            ports=controller.ports, names=controller.names, front=controller.config.front, now=controller.clock(),
-        ).status  # fmt: skip
+        return self.controller.plan_of(service, [connection]).status
 
     def _tunnel_servers(self, connection: Connection, service: Service) -> tuple[TunnelServer, ...]:
         servers, made = self._servers(), []
