@@ -384,7 +384,7 @@ class ClientInfo:
         epoch: When the agent's process began, milliseconds since 1970; a later one supersedes an earlier one.
     """
 
-    instance_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    instance_id: Annotated[str, Meta(max_length=32, pattern="^[0-9a-f]{32}$")]
     public_key: Annotated[str, Meta(max_length=64)]
     wan_ip: Annotated[str, Meta(max_length=45)] | None = None
     version: Text63 | None = None
