@@ -328,7 +328,7 @@ def _parse_goaway(payload: bytes) -> GoAway:
     if last_id > MAX_STREAM_ID:
         raise RemoteProtocolError(f"GOAWAY: last id {last_id} exceeds 31 bits")
     found = tlv.decode(payload[16:])
-    extensions = tlv.split_known(found, (0x01, 0x02))
+    extensions = tlv.split_known(found, {0x01, 0x02})
     reason = found.get(0x01, b"")
     alternates = tlv.unpack_list(found.get(0x02, b""))
     if len(reason) > MAX_GOAWAY_REASON or b"" in alternates:
@@ -348,7 +348,7 @@ def _parse_goaway(payload: bytes) -> GoAway:
 
 def _parse_report(payload: bytes) -> Report:
     found = tlv.decode(payload)
-    extensions = tlv.split_known(found, (0x01, 0x02, 0x03))
+    extensions = tlv.split_known(found, {0x01, 0x02, 0x03})
     numbers: list[int | None] = []
     for kind, size in ((0x01, 4), (0x02, 4), (0x03, 1)):
         value = found.get(kind)

@@ -43,6 +43,7 @@ from .frames import (
 )
 from .greeting import Greeting
 from .handshake import PREFACE, Auth, Capability, Challenge, Hello, Welcome
+from .limits import OPEN_METADATA_SIZE
 from .metadata import OpenMetadata
 from .states import CONNECTION_TRANSITIONS, ConnectionInput, ConnectionState, StreamInput
 from .status import Role
@@ -53,6 +54,8 @@ __all__ = ["Incoming"]
 _unpack_from: Final = HEADER.unpack_from
 _unpack_window: Final = struct.Struct(">Q").unpack_from
 _WINDOW_WORD: Final = FrameType.WINDOW << 24 | 8
+_ACCEPT_WORD: Final = FrameType.ACCEPT << 24
+_LARGEST_OPEN: Final = HEADER_SIZE + OPEN_METADATA_SIZE
 
 
 class Incoming(Greeting):
@@ -130,6 +133,18 @@ class Incoming(Greeting):
                 if stream is not None:
                     self._on_window(stream, _unpack_window(view, position + 8)[0])
                     position += 16
+                    continue
+            elif word == _ACCEPT_WORD:
+                stream = streams.get(ident)
+                if stream is not None:
+                    self._on_accept(stream)
+                    position += 8
+                    continue
+            elif word >> 24 == 0x10 and self._established and 0 < ident < FLAG:
+                stop = position + 8 + (word & 0xFFFFFF)
+                if stop <= end and stop - position <= _LARGEST_OPEN:
+                    self._on_open(ident, bytes(view[position + 8 : stop]))
+                    position = stop
                     continue
             stop = self._check(word, ident, position)
             if stop > end:
@@ -244,10 +259,16 @@ class Incoming(Greeting):
         length = word & 0xFFFFFF
         stream_id = ident & MAX_STREAM_ID
         fin = ident >= FLAG
+        stream = self._streams.get(stream_id)
+        if fin and not length and stream is not None and stream.can_receive:
+            # How nearly all streams end: nothing to judge, because who can receive may receive FIN.
+            stream.active = self._now
+            self._events.append(DataReceived(stream_id, view[:0], True))
+            self._finish(stream, StreamInput.RECV_FIN)
+            return end if self.state is ConnectionState.CLOSED else position
         check_header(FrameType.DATA, length, fin, stream_id, self._max_frame)
         if not self._established:
             raise RemoteProtocolError(f"DATA in state {self.state.value}")
-        stream = self._streams.get(stream_id)
         size = min(length, end - position)
         if stream is None:
             self._late(stream_id, length, "DATA")
@@ -334,16 +355,19 @@ class Incoming(Greeting):
         self._late_allowance += self.limits.base_window
         self._reply(FrameType.RESET, stream_id, reset_payload(code, 0, reason))
 
-    def _on_accept(self, frame: Accept) -> None:
+    def _on_late_accept(self, frame: Accept) -> None:
         stream = self._streams.get(frame.stream_id)
         if stream is None:
             self._late(frame.stream_id, 0, "ACCEPT")
-            return
+        else:
+            self._on_accept(stream)
+
+    def _on_accept(self, stream: Stream) -> None:
         if not stream.move(StreamInput.RECV_ACCEPT):
-            raise RemoteProtocolError(f"stream {frame.stream_id}: ACCEPT in state {stream.state.value}")
+            raise RemoteProtocolError(f"stream {stream.stream_id}: ACCEPT in state {stream.state.value}")
         stream.active = self._now
         self._answered(stream)
-        self._events.append(StreamAccepted(frame.stream_id))
+        self._events.append(StreamAccepted(stream.stream_id))
 
     def _on_late_window(self, frame: Window) -> None:
         stream = self._streams.get(frame.stream_id)
@@ -476,7 +500,7 @@ _ONLY_TO: Final[dict[int, Role]] = {
 _HANDLERS: Final[dict[type, Callable[[Incoming, Any], None]]] = {
     Auth: Incoming._on_auth,
     Welcome: Incoming._on_welcome,
-    Accept: Incoming._on_accept,
+    Accept: Incoming._on_late_accept,
     Window: Incoming._on_late_window,
     Reset: Incoming._on_reset,
     Ping: Incoming._on_ping,

@@ -8,6 +8,7 @@ What must not be here: what an agent does with it (PROXY headers are in :mod:`dr
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from typing import Final
 
@@ -29,6 +30,7 @@ MAX_INITIAL: Final = 1_024
 _PORT = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 _FAMILY_SIZES = {0: 0, 4: 4, 6: 16}
+_FAMILY_BYTES = {0: b"\x00", 4: b"\x04", 16: b"\x06"}
 
 
 class Protocol(enum.IntEnum):
@@ -102,7 +104,7 @@ class Address:
 
     def encode(self) -> bytes:
         """Return u8 family, the packed address, u16 port."""
-        return bytes((self.family,)) + self.packed + _PORT.pack(self.port)
+        return _FAMILY_BYTES[len(self.packed)] + self.packed + _PORT.pack(self.port)
 
     @classmethod
     def decode(cls, data: bytes) -> Address:
@@ -211,13 +213,11 @@ class OpenMetadata:
         """Refuse what cannot be sent, whoever builds it."""
         if not self.service:
             raise InvalidMetadata("OPEN names no service")
-        for name, text, bound in (
-            ("service", self.service, MAX_NAME),
-            ("sni", self.sni, MAX_NAME),
-            ("tracestate", self.tracestate, MAX_TRACESTATE),
-        ):
-            if len(text) > bound or (not text.isascii() and len(_utf8(name, text)) > bound):
-                raise InvalidMetadata(f"{name} exceeds {bound} bytes")
+        _check_text("service", self.service, MAX_NAME)
+        if self.sni:
+            _check_text("sni", self.sni, MAX_NAME)
+        if self.tracestate:
+            _check_text("tracestate", self.tracestate, MAX_TRACESTATE)
         if self.alpn and (not all(self.alpn) or sum(map(len, self.alpn)) + len(self.alpn) > MAX_ALPN):
             raise InvalidMetadata(f"alpn holds an empty name or exceeds {MAX_ALPN} bytes")
         if self.edge_conn_id is not None and len(self.edge_conn_id) != 16:
@@ -238,7 +238,7 @@ class OpenMetadata:
         Raises:
             InvalidMetadata: it exceeds 4,096 bytes.
         """
-        items = [(_SERVICE, self.service.encode()), (_PROTOCOL, _PROTOCOL_BYTES[self.protocol])]
+        items: list[tuple[int, bytes]] = []
         if self.source is not None:
             items.append((_SOURCE, self.source.encode()))
         if self.destination is not None:
@@ -258,8 +258,11 @@ class OpenMetadata:
         if self.opened_at is not None:
             items.append((_OPENED_AT, _U64.pack(self.opened_at)))
         if self.extensions:
-            items = sorted([*items, *self.extensions])
-        payload = tlv.encode(items)
+            # Their types may be anywhere, even before those of the part that is always there.
+            named = ((_SERVICE, self.service.encode()), (_PROTOCOL, _PROTOCOL_BYTES[self.protocol]))
+            payload = tlv.encode(sorted((*named, *items, *self.extensions)))
+        else:
+            payload = _encode_named(self.service, self.protocol) + tlv.encode(items)
         if len(payload) > OPEN_METADATA_SIZE:
             raise InvalidMetadata(f"OPEN of {len(payload)} bytes exceeds {OPEN_METADATA_SIZE}")
         return payload
@@ -308,6 +311,17 @@ class OpenMetadata:
 ) = range(0x01, 0x0C)
 _KNOWN = frozenset(range(0x01, 0x0C))
 _PROTOCOL_BYTES = {Protocol.TCP: b"\x01", Protocol.UDP: b"\x02"}
+
+
+@functools.lru_cache(maxsize=1024)
+def _encode_named(service: str, protocol: Protocol) -> bytes:
+    """Return the entries that begin every OPEN; a process serves few services and opens many streams."""
+    return tlv.encode(((_SERVICE, service.encode()), (_PROTOCOL, _PROTOCOL_BYTES[protocol])))
+
+
+def _check_text(name: str, text: str, bound: int) -> None:
+    if len(text) > bound or (not text.isascii() and len(_utf8(name, text)) > bound):
+        raise InvalidMetadata(f"{name} exceeds {bound} bytes")
 
 
 def _utf8(name: str, text: str) -> bytes:

@@ -86,8 +86,11 @@ class Outgoing(Clock):
 
     def _binds(self, service: str) -> bool:
         """Whether WELCOME names the service; bindings are few, so a scan is cheap."""
-        welcome = self._welcome
-        return welcome is not None and any(binding.service == service for binding in welcome.bindings)
+        if self._welcome is not None:
+            for binding in self._welcome.bindings:  # any() would cost a generator for every stream
+                if binding.service == service:
+                    return True
+        return False
 
     def accept_stream(self, stream_id: int) -> None:
         """Tell the opener that its stream is served.

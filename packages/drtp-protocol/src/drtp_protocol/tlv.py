@@ -8,7 +8,8 @@ What must not be here: the meaning of any type. Messages own theirs.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 from .errors import ErrorCode, InvalidMetadata, RemoteProtocolError
@@ -65,12 +66,14 @@ def decode(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def split_known(found: dict[int, bytes], known: Collection[int]) -> Extensions:
+def split_known(found: dict[int, bytes], known: AbstractSet[int]) -> Extensions:
     """Return the entries whose type is not in `known`, ascending.
 
     Raises:
         RemoteProtocolError: one of them must be understood (code UNSUPPORTED).
     """
+    if found.keys() <= known:
+        return ()
     unknown = tuple((kind, value) for kind, value in found.items() if kind not in known)
     for kind, _ in unknown:
         if kind >= MUST_UNDERSTAND:
