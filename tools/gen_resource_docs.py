@@ -17,6 +17,8 @@ import attrs
 
 from drtp_api.crds import crd_documents
 
+MEANING = frozenset("*_[]()`|<>&\\")
+"""What Markdown reads as more than itself."""
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "resources.md"
 Schema = dict[str, Any]
 
@@ -99,6 +101,13 @@ def limits(schema: Schema) -> str:
     return text + (f", at least {least}" if least else "")
 
 
+def code(text: str) -> str:
+    """Return a text as code; one that a reader of Markdown would take for a link is spelled out."""
+    if "](" not in text:
+        return f"`{text}`"
+    return f"<code>{''.join(f'&#{ord(c)};' if c in MEANING else c for c in text)}</code>"
+
+
 def cell(text: str) -> str:
     """Return a text that may stand in a table."""
     return text.replace("|", "\\|")
@@ -112,7 +121,7 @@ def row(field: Field) -> str:
     words = field.schema.get("description", "")
     pattern = field.schema.get("items", field.schema).get("pattern")
     if pattern:
-        words += f" Pattern: `{pattern}`"
+        words += f" Pattern: {code(pattern)}"
     if field.path.endswith(".conditions"):
         words += " See [Conditions](#conditions)."
     return f"| {name} | {shape(field.schema)} | {cell(shown)} | {cell(words)} |"
@@ -128,7 +137,7 @@ def rules(schema: Schema, path: str) -> Iterator[str]:
     for rule in schema.get("x-kubernetes-validations", ()):
         place = path.removesuffix("[]") + rule.get("fieldPath", "")
         once = ", on updates" if "oldSelf" in rule["rule"] else ""
-        yield f"- `{place}`{once}: {rule['message']}. `{rule['rule']}`"
+        yield f"- `{place}`{once}: {rule['message']}. {code(rule['rule'])}"
     for name, sub in schema.get("properties", {}).items():
         yield from rules(sub, f"{path}.{name}".removeprefix("."))
     if "items" in schema:
