@@ -136,6 +136,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def scale(session: nox.Session) -> None:
+    """The control plane at its promised size, each figure beside its target; --quick, --only, --check."""
+    _install(session)
+    _run(session, "python", "tools/scale.py", *session.posargs)
+
+
+@nox.session
 def figures(session: nox.Session) -> None:
     """Lines, files and coverage per package; start-up times of the commands."""
     _install(session)
