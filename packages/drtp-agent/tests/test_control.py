@@ -10,7 +10,7 @@ import stat
 
 import pytest
 
-from drtp_agent.control import ControlPlane, is_loopback
+from drtp_agent.control import ControlPlane, check_clock, is_loopback
 from drtp_agent.discovery import locate
 from drtp_agent.sdk import definition_of, expose
 from drtp_agent.target import parse_target
@@ -264,3 +264,19 @@ def test_the_sdk_raises_what_keeps_the_service_from_being_ready(tmp_path):
 
     with pytest.raises(DrtpError, match="DRTP-4001"):
         asyncio.run(absent())
+
+
+@pytest.mark.parametrize("seconds", [-40.0, 0.0, 40.0])
+def test_a_clock_that_is_a_little_off_is_good_enough(seconds):
+    check_clock("Mon, 23 Nov 2026 16:00:00 GMT", 1795449600.0 + seconds)
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(-3600.0, "behind"), (90.0, "ahead of")])
+def test_a_clock_that_is_wrong_is_an_error_with_how_much(seconds, word):
+    with pytest.raises(DrtpError, match=f"DRTP-2004 .*{abs(seconds):.0f} s {word}"):
+        check_clock("Mon, 23 Nov 2026 16:00:00 GMT", 1795449600.0 + seconds)
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday"])
+def test_an_answer_without_a_readable_date_proves_nothing(date):
+    check_clock(date, 0.0)

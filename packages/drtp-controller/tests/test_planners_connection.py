@@ -50,6 +50,36 @@ def test_assigning_twice_changes_nothing_and_roles_are_distinct(servers, count, 
     assert [a.role for a in once] == list(Role)[: len(once)]
 
 
+@given(
+    servers=servers_strategy,
+    count=st.integers(1, 3),
+    present=st.lists(st.integers(0, 5), max_size=3, unique=True),
+    up=st.frozensets(st.integers(0, 5).map(lambda i: f"edge-{i}")),
+)
+def test_a_draining_servers_tunnel_is_left_only_when_every_other_place_has_one(servers, count, present, up):
+    current = assigned(*(f"edge-{i}" for i in present))
+    once = assign_servers(current, servers, ByName(), PLACE, count=count, connected=up)
+    assert assign_servers(once, servers, ByName(), PLACE, count=count, connected=up) == once
+    assert len(once) <= 3
+    settled = assign_servers(once, servers, ByName(), PLACE, count=count, connected=frozenset(servers))
+    assert len(settled) <= count
+    extra = {a.name for a in once[count:]}
+    assert all(servers[n].spec.unschedulable and n in up for n in extra)
+    # whoever has a place for good keeps it when the extra one goes
+    assert [a.name for a in settled] == [a.name for a in once[:count]]
+
+
+def test_a_drained_server_is_replaced_before_it_is_left():
+    servers = named(make_server("a", unschedulable=True), make_server("b", city="AMS"), make_server("c", city="SIN"))
+    before = assigned("a", "b")
+    making = assign_servers(before, servers, ByName(), PLACE, count=2, connected=frozenset("ab"))
+    assert making == assigned("b", "c", "a")
+    assert assign_servers(making, servers, ByName(), PLACE, count=2, connected=frozenset("abc")) == assigned("b", "c")
+    # a drained server that nobody can replace stays
+    alone = named(servers["a"], servers["b"])
+    assert assign_servers(before, alone, ByName(), PLACE, count=2, connected=frozenset("ab")) == assigned("b", "a")
+
+
 @given(servers=servers_strategy, count=st.integers(1, 3))
 def test_new_agents_get_servers_with_room_only_and_as_many_as_there_are(servers, count):
     chosen = assign_servers((), servers, ByName(), PLACE, count=count)

@@ -87,3 +87,21 @@ def test_a_lease_that_is_deleted_ends_the_server_at_once():
     book.observe("edge", 1000.0, 30.0, now=1000.0)
     book.forget("edge")
     assert not book.alive("edge", 1000.0)
+
+
+def test_a_clock_that_is_wrong_is_told_once_it_is_known_and_without_a_changing_number():
+    book = LeaseBook()
+    book.observe("edge", 1000.0, 30.0, 1000.0)
+    assert book.skewed("edge") is None  # the first sight may be of an old lease
+    book.observe("edge", 1101.0, 30.0, 1010.0)
+    assert book.skewed("edge") is True
+    status = plan_server(make_server("edge"), alive=True, skewed=True, now=1010.0)
+    clock = find(status.conditions, "ClockInSync")
+    assert (clock.status, clock.reason, clock.message[:9]) == ("False", "ClockSkewed", "DRTP-2004")
+    book.observe("edge", 1121.0, 30.0, 1021.0)
+    again = attrs.evolve(make_server("edge"), status=status)
+    assert plan_server(again, alive=True, skewed=book.skewed("edge"), now=1021.0) == status
+    book.observe("edge", 1031.0, 30.0, 1031.0)
+    assert book.skewed("edge") is False
+    healed = plan_server(again, alive=True, skewed=False, now=1031.0)
+    assert find(healed.conditions, "ClockInSync").status == "True"

@@ -313,3 +313,29 @@ def test_a_gateway_plugin_that_raises_is_a_condition_and_is_tried_again(tmp_path
             assert calls >= 2
 
     run(scenario())
+
+
+def test_an_unschedulable_server_is_emptied_without_a_moment_without_it(tmp_path):
+    async def scenario():
+        async with cloud(tmp_path) as plane:
+            name = await create(plane, make_service())
+            for server in ("edge-a", "edge-b"):
+                await plane.tunnel(name, server)
+            await plane.edge("edge-c", "SIN")
+            await plane.kube.merge_patch(DRTP_SERVERS, "edge-a", {"spec": {"unschedulable": True}})
+            await plane.settle()
+
+            async def servers():
+                spec = (await plane.kube.get(DRTP_CONNECTIONS, name, "default"))["spec"]
+                return [s["name"] for s in spec["servers"]]
+
+            assert await servers() == ["edge-b", "edge-c", "edge-a"]
+            await plane.tunnel(name, "edge-c")
+            await plane.settle()
+            assert await servers() == ["edge-b", "edge-c"]
+            # and no new agent goes there
+            other = await create(plane, make_service("other"), instance="b" * 32)
+            spec = (await plane.kube.get(DRTP_CONNECTIONS, other, "default"))["spec"]
+            assert "edge-a" not in [s["name"] for s in spec["servers"]]
+
+    run(scenario())

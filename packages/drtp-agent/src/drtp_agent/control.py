@@ -13,7 +13,9 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -43,13 +45,15 @@ from drtp_api.registration import (
 )
 from drtp_api.wire import from_wire, to_wire
 
-__all__ = ["VERSION", "ControlPlane", "is_loopback"]
+__all__ = ["MAX_SKEW", "VERSION", "ControlPlane", "check_clock", "is_loopback"]
 
 T = TypeVar("T")
 
 VERSION: Final = "0.1.0"
 TIMEOUT: Final = 10.0
 """Seconds for an answer; the API answers from memory."""
+MAX_SKEW: Final = 45.0
+"""Seconds that our clock may be off: renewals that are signed at more than a minute's distance are refused."""
 EVENTS_TIMEOUT: Final = 45.0
 """Seconds of silence on the event stream that mean it is dead: three of the server's keepalives."""
 
@@ -73,6 +77,7 @@ class ControlPlane:
         tokens: For calls of a signed-in user; ``None`` where only a service's secret is known.
         ca_file: PEM roots to trust instead of the system's.
         headers: Sent with every request, such as the project.
+        clock: Seconds since the Unix epoch.
     """
 
     def __init__(
@@ -82,7 +87,10 @@ class ControlPlane:
         tokens: TokenSource | None = None,
         ca_file: str | None = None,
         headers: dict[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
+        self._date: str | None = None
         self.url = url.rstrip("/")
         self._tokens = tokens
         self._client = httpx2.AsyncClient(
@@ -111,9 +119,10 @@ class ControlPlane:
         """Register an agent.
 
         Raises:
-            DrtpError: the API's refusal, or DRTP-2002.
+            DrtpError: the API's refusal, or DRTP-2002, or DRTP-2004: with our clock, grants could not be renewed.
         """
         answer = await self._user("POST", "v1alpha1/connections", request, token_needed=request.secret is None)
+        check_clock(self._date, self._clock())
         return from_wire(answer, RegisterResponse)
 
     async def renew(self, namespace: str, name: str, identity: Identity, *, unix_time: float) -> ConnectionGrants:
@@ -235,6 +244,7 @@ class ControlPlane:
             )
         except httpx2.HTTPError as error:
             raise self._no_answer(error) from error
+        self._date = response.headers.get("date")
         if not response.is_success:
             raise _refusal(response)
         if response.status_code == 204 or not response.content:
@@ -249,6 +259,21 @@ class ControlPlane:
         if isinstance(error, ValueError):
             return DrtpError("DRTP-2002", f"{self.url} does not answer as a registration API: {words}")
         return DrtpError("DRTP-2002", f"the control plane at {self.url} does not answer: {words}")
+
+
+def check_clock(date: str | None, now: float) -> None:
+    """Prove that our clock agrees with the ``Date`` of an answer; one that cannot be read proves nothing.
+
+    Raises:
+        DrtpError: DRTP-2004; they differ by more than :data:`MAX_SKEW`.
+    """
+    try:
+        theirs = parsedate_to_datetime(date or "").timestamp()
+    except (TypeError, ValueError):
+        return
+    if abs(now - theirs) > MAX_SKEW:
+        ahead = "ahead of" if now > theirs else "behind"
+        raise DrtpError("DRTP-2004", f"this machine's clock is {abs(now - theirs):.0f} s {ahead} the control plane's")
 
 
 def _trust(url: str, ca_file: str | None) -> ssl.SSLContext | bool:

@@ -2,7 +2,7 @@
 
 Rules:
 - ``lastTransitionTime`` moves only when the status moves, so that an unchanged plan is an unchanged object.
-- A condition that reports a fault starts its message with the code of the error table.
+- A condition that reports a fault starts its message with the code of the error table, and ends with what to do.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def parse_time(text: str | None) -> float | None:
 
 
 def condition(kind: str, status: bool | None, reason: str, message: str = "") -> Condition:
-    """Return a condition whose status is True, False or (``None``) Unknown."""
+    """Return a condition whose status is True, False or (``None``) Unknown; a coded message gets its next step."""
     word = "Unknown" if status is None else str(status)
-    return Condition(type=kind, status=word, reason=reason, message=message)
+    return Condition(type=kind, status=word, reason=reason, message=_with_next_step(message))
 
 
 def find(conditions: Iterable[Condition], kind: str) -> Condition | None:
@@ -78,5 +78,17 @@ def fault_of(conditions: Iterable[Condition]) -> DrtpError | None:
     for found in conditions:
         match = _CODE.fullmatch(found.message) if found.status != "True" else None
         if match is not None and match[1] in CATALOGUE:
-            return DrtpError(match[1], match[2])
+            return DrtpError(match[1], match[2].removesuffix(_next_step(match[1])))
     return None
+
+
+def _with_next_step(message: str) -> str:
+    match = _CODE.fullmatch(message)
+    if match is None or match[1] not in CATALOGUE:
+        return message
+    step = _next_step(match[1])
+    return message if message.endswith(step) else message.removesuffix(".") + step
+
+
+def _next_step(code: str) -> str:
+    return f". {CATALOGUE[code].hint}"

@@ -3,6 +3,7 @@
 Rules:
 - Assignments stick: a server that is online and not draining keeps its agent; the picker fills vacant places.
 - An offline server is replaced where another is free, and kept where none is: it may come back.
+- A draining server is left only when its replacement has the agent's tunnel, where a role is free for both.
 - The order of roles follows use: surviving servers first, so that the Primary is one that works.
 - What a server that is not online says of its tunnels is not believed; it is not rewritten either, because the
   tunnel may live on while only the heartbeat is cut.
@@ -56,8 +57,13 @@ def assign_servers(
     place: Place,
     *,
     count: int,
+    connected: frozenset[str] = frozenset(),
 ) -> tuple[ServerAssignment, ...]:
-    """Return who carries the agent, at most ``count`` servers, in order of preference."""
+    """Return who carries the agent, in order of preference.
+
+    At most ``count`` servers, and beside them, last, a draining one that has the agent's tunnel while another that
+    replaces it has not: the agent never loses a tunnel before it has the next. ``connected`` are those that have one.
+    """
     ordered = sorted(current, key=lambda a: ROLES.index(a.role))
     known = [servers[a.name] for a in ordered if a.name in servers]
     kept = [s for s in known if is_online(s) and not s.spec.unschedulable][:count]
@@ -66,6 +72,9 @@ def assign_servers(
     chosen = _fill(kept, picker.order(place, sorted(free, key=lambda s: s.metadata.name)), count)
     # nobody better is there: a draining or offline server of before is better than none
     chosen += [s for s in known if s not in chosen][: count - len(chosen)]
+    if any(s.metadata.name not in connected for s in chosen):
+        leaving = [s for s in known if s not in chosen and is_online(s) and s.spec.unschedulable]
+        chosen += [s for s in leaving if s.metadata.name in connected][: len(ROLES) - len(chosen)]
     return tuple(ServerAssignment(role=r, name=s.metadata.name) for r, s in zip(ROLES, chosen, strict=False))
 
 
@@ -162,7 +171,7 @@ def _conditions(
     total = len(connection.spec.servers)
     wanted = service.spec.servers.replicas if service is not None else total
     if total:
-        assigned = condition("ServersAssigned", True, "ServersAssigned", f"{total} of {wanted} servers")
+        assigned = condition("ServersAssigned", True, "ServersAssigned", f"{min(total, wanted)} of {wanted} servers")
     else:
         assigned = condition("ServersAssigned", False, "NoServerAvailable", "DRTP-2014 no tunnel server is available")
     up = connected_bindings(connection, servers)

@@ -85,6 +85,14 @@ def server_events(old: Server | None, new: Server) -> Iterator[Happening]:
         yield Happening(subject, "ServerReady", "heartbeats arrive")
     elif was and not is_online(new):
         yield Happening(subject, "ServerLost", ready.message if ready else "no heartbeat", WARNING)
+    yield from _clock_events(subject, old, new)
+
+
+def _clock_events(subject: Subject, old: Server | None, new: Server) -> Iterator[Happening]:
+    clock = find(new.status.conditions, "ClockInSync")
+    past = find(old.status.conditions, "ClockInSync") if old is not None else None
+    if clock is not None and clock.status == "False" and _said(clock) != _said(past):
+        yield Happening(subject, "ClockSkewed", clock.message, WARNING)
 
 
 def service_events(old: Service | None, new: Service) -> Iterator[Happening]:

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import attrs
 
-from drtp_api.resources import Server, ServerStatus
+from drtp_api.resources import Condition, Server, ServerStatus
 from drtp_controller.planners.conditions import condition, find, merge_conditions
 
-__all__ = ["DEFAULT_LEASE_SECONDS", "LeaseBook", "has_room", "is_online", "plan_server"]
+__all__ = ["DEFAULT_LEASE_SECONDS", "SKEW_SECONDS", "LeaseBook", "has_room", "is_online", "plan_server"]
 
 DEFAULT_LEASE_SECONDS = 30.0
 """Used where a Lease does not say; two and a half of the edge's usual heartbeats."""
+
+SKEW_SECONDS = 30.0
+"""A clock that is off by more refuses valid grants, whose leeway is a minute for both sides together."""
 
 OFFLINE = "AgentOffline"
 READY = "ServerReady"
@@ -29,6 +32,7 @@ class _Heartbeat:
     renew_time: float
     seen_at: float
     duration: float
+    skew: float | None = None
 
 
 @attrs.define
@@ -45,7 +49,12 @@ class LeaseBook:
         if known is None:
             self._beats[name] = _Heartbeat(renew_time, min(renew_time, now), duration)
         elif known.renew_time != renew_time:
-            self._beats[name] = _Heartbeat(renew_time, now, duration)
+            self._beats[name] = _Heartbeat(renew_time, now, duration, skew=renew_time - now)
+
+    def skewed(self, name: str) -> bool | None:
+        """Return whether the server's clock is off ours; ``None`` until a renewal was seen as it happened."""
+        beat = self._beats.get(name)
+        return None if beat is None or beat.skew is None else abs(beat.skew) > SKEW_SECONDS
 
     def forget(self, name: str) -> None:
         """Take note that a Lease is gone."""
@@ -85,8 +94,8 @@ def has_room(server: Server) -> bool:
     )
 
 
-def plan_server(server: Server, *, alive: bool, now: float) -> ServerStatus:
-    """Return the status that the server shall have."""
+def plan_server(server: Server, *, alive: bool, skewed: bool | None = None, now: float) -> ServerStatus:
+    """Return the status that the server shall have. ``skewed`` is ``None`` while its clock is not known."""
     status = server.status
     ready = find(status.conditions, "Ready")
     was_offline = ready is None or ready.reason == OFFLINE or ready.status == "Unknown"
@@ -102,8 +111,19 @@ def plan_server(server: Server, *, alive: bool, now: float) -> ServerStatus:
         wanted, health = ready, status.health
     conditions = merge_conditions(
         status.conditions,
-        (condition("Accepted", True, "Accepted"), wanted),
+        (condition("Accepted", True, "Accepted"), wanted, *_clock(skewed, find(status.conditions, "ClockInSync"))),
         generation=server.metadata.generation or 0,
         now=now,
     )
     return attrs.evolve(status, health=health, conditions=conditions)
+
+
+def _clock(skewed: bool | None, told: Condition | None) -> tuple[Condition, ...]:
+    """Return what to say of the server's clock: nothing as long as it was never wrong."""
+    if skewed is None or (not skewed and told is None):
+        return ()
+    if not skewed:
+        return (condition("ClockInSync", True, "ClockInSync"),)
+    # without the number of seconds: it is another one with each heartbeat
+    text = f"DRTP-2004 its clock is more than {SKEW_SECONDS:.0f} s off ours: it will refuse valid grants; set the clock"
+    return (condition("ClockInSync", False, "ClockSkewed", text),)

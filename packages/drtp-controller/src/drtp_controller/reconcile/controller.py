@@ -42,7 +42,7 @@ from drtp_api.resources import Connection, Server, Service, service_key
 from drtp_api.wire import to_wire
 from drtp_controller.planners.cluster import own_exposure, plan_cluster
 from drtp_controller.planners.conditions import find, parse_time
-from drtp_controller.planners.connection import Applied, assign_servers, plan_connection
+from drtp_controller.planners.connection import Applied, assign_servers, connected_bindings, plan_connection
 from drtp_controller.planners.exposures import GatewayObjects, plan_exposures
 from drtp_controller.planners.gateway import GatewayConfig, child_resources, plan_gateway, plan_shared
 from drtp_controller.planners.gateway_status import (
@@ -276,7 +276,12 @@ class Controller:
             self.leases.observe(name, parse_time(spec.get("renewTime")), duration, self.clock())
             self._lease_seen.set()
         server = self.caches.servers.get(name)
-        if server is not None and is_online(server) is not self.leases.alive(name, self.clock()):
+        if server is None:
+            return
+        skewed = self.leases.skewed(name)
+        told = find(server.status.conditions, "ClockInSync")
+        clock = skewed is not None and (told is not None and told.status == "False") is not skewed
+        if clock or is_online(server) is not self.leases.alive(name, self.clock()):
             self.queue.add(Work(Sort.SERVER, Key("", name)))
 
     def _child_changed(self, change: Change) -> None:
@@ -374,7 +379,8 @@ class Controller:
         if server is None or raw is None:
             return None
         now = self.clock()
-        status = plan_server(server, alive=self.leases.alive(key.name, now), now=now)
+        skewed = self.leases.skewed(key.name)
+        status = plan_server(server, alive=self.leases.alive(key.name, now), skewed=skewed, now=now)
         await self.applier.status(DRTP_SERVERS, raw, status)
         return None
 
@@ -440,7 +446,10 @@ class Controller:
         servers = self.caches.servers_by_name()
         count = service.spec.servers.replicas if service is not None else len(connection.spec.servers)
         place = Place(wan_ip=connection.spec.client.wan_ip)
-        assigned = assign_servers(connection.spec.servers, servers, self.config.picker, place, count=count)
+        up = frozenset(b.name for b in connected_bindings(connection, servers))
+        assigned = assign_servers(
+            connection.spec.servers, servers, self.config.picker, place, count=count, connected=up
+        )
         if assigned != connection.spec.servers:
             patch = {
                 "metadata": {"resourceVersion": connection.metadata.resource_version},

@@ -46,7 +46,7 @@ from drtp_api.resources import (
 )
 from drtp_api.wire import from_wire, to_wire
 from drtp_controller.planners.conditions import parse_time, timestamp
-from drtp_controller.planners.connection import Applied, assign_servers, is_live
+from drtp_controller.planners.connection import Applied, assign_servers, connected_bindings, is_live
 from drtp_controller.planners.events import Happening, Subject
 from drtp_controller.planners.gateway import SERVICE_LABEL
 from drtp_controller.planners.servers import has_room, is_online
@@ -292,12 +292,16 @@ class Registrar:
     def _assign(
         self, request: RegisterRequest, service: Service, existing: Obj | None, wan_ip: str | None
     ) -> tuple[ServerAssignment, ...]:
-        current = from_wire(existing, Connection).spec.servers if existing is not None else ()
         servers = self._servers()
         place = Place(wan_ip=wan_ip, round_trips={k: v / 1000 for k, v in request.round_trips.items()})
-        chosen = assign_servers(
-            current, servers, self.controller.config.picker, place, count=service.spec.servers.replicas
-        )
+        current: tuple[ServerAssignment, ...] = ()
+        connected: frozenset[str] = frozenset()
+        if existing is not None:
+            before = from_wire(existing, Connection)
+            current = before.spec.servers
+            connected = frozenset(b.name for b in connected_bindings(before, servers))
+        picker, count = self.controller.config.picker, service.spec.servers.replicas
+        chosen = assign_servers(current, servers, picker, place, count=count, connected=connected)
         if not any(a.name in servers and is_online(servers[a.name]) for a in chosen):
             raise DrtpError("DRTP-2014", f"none of {len(servers)} tunnel servers is ready")
         return chosen
