@@ -4,7 +4,7 @@ Rules:
 - The order is the server's: drop unknown fields, fill defaults, then validate.
 - Nothing is coerced: a value of the wrong type is a fault, never converted.
 - Messages are kube-apiserver's and name the field with its path.
-What must not enter: metadata rules, CEL (see cel.py), anything that knows a kind.
+What must not enter: metadata rules, CEL (see cel/), anything that knows a kind.
 """
 
 from __future__ import annotations
