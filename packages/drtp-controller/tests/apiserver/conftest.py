@@ -162,6 +162,7 @@ IMPLEMENTATIONS = ["local", "http", *(["cluster"] if os.environ.get("DRTP_TEST_K
 @pytest.fixture(params=IMPLEMENTATIONS)
 def conform(request, tmp_path, certificate):
     """Run a test body against one implementation, in a namespace of its own."""
+
     def run(body: Callable[[Scene], Awaitable[None]]) -> None:
         async def main() -> None:
             async with _open(request.param, tmp_path / "state", certificate) as kube, asyncio.timeout(SECONDS):
