@@ -14,6 +14,7 @@ from drtp_protocol.status import Role
 from drtp_protocol.strategies import chunked, frames, mutated, raw_frames
 from drtp_protocol.testing import SERVICE, Pair, other
 
+PLAIN = OpenMetadata(service=SERVICE)
 MOST_KEPT = 8 + HANDSHAKE_FRAME_SIZE
 
 
@@ -140,6 +141,32 @@ def test_a_length_above_the_bound_is_refused_by_the_header_alone(session, kind, 
             raw = raw[size:]
         (ended,) = connection.events()
         assert ended.code is ErrorCode.FRAME_SIZE
+
+
+@pytest.mark.parametrize("receiver", Role)
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_a_frame_above_the_bound_is_refused_although_it_is_whole(session, kind, receiver):
+    stream = 0 if kind in (FrameType.PING, FrameType.GOAWAY, FrameType.REPORT) else 8
+    payload = bytes(BOUNDS[kind] + 1)
+    if kind == FrameType.OPEN:
+        filler = bytes(len(payload) - len(PLAIN.encode()) - 3)
+        payload = PLAIN.encode() + b"\x40" + len(filler).to_bytes(2, "big") + filler
+    connection = session.fresh(receiver)
+    connection.receive_data(header(kind, stream, len(payload)) + payload, now=0.0)
+    (ended,) = connection.events()
+    assert ended.code is ErrorCode.FRAME_SIZE
+
+
+@pytest.mark.parametrize("receiver", Role)
+@pytest.mark.parametrize("kind", FrameType)
+def test_a_stream_where_none_belongs_and_none_where_one_does(session, kind, receiver):
+    on_stream = kind in FOR_STREAMS or kind is FrameType.OPEN
+    sizes = {FrameType.OPEN: PLAIN.encode(), FrameType.GOAWAY: bytes(16), FrameType.PING: bytes(8)}
+    payload = FOR_STREAMS.get(kind, sizes.get(kind, b""))
+    connection = session.fresh(receiver)
+    connection.receive_data(header(kind, 0 if on_stream else 2, len(payload)) + payload, now=0.0)
+    (ended,) = connection.events()
+    assert ended.code is ErrorCode.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("receiver", Role)
