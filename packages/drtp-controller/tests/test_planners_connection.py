@@ -176,7 +176,7 @@ def test_a_gateway_fault_is_told_with_its_code():
     status = plan_connection(connected("a"), make_service(), named(make_server("a")), fault, now=1.0)
     found = find(status.conditions, "Programmed")
     assert found is not None
-    assert found.message == "DRTP-5004 why"
+    assert found.message.startswith("DRTP-5004 why. ")
     assert status.servers[0].programming_status.value == "Failed"
 
 

@@ -228,7 +228,8 @@ def test_a_requested_port_that_the_gateway_cannot_bind_is_a_fault(tmp_path):
             plane.gateway.refuse[54321] = ExposureStatus(programmed=False, message="in use", code="DRTP-5003")
             await create(plane, make_service("pg", protocol=Protocol.TCP, port=54321), connect=False)
             found = condition(await status_of(plane, DRTP_SERVICES, "pg"), "Programmed")
-            assert (found["reason"], found["message"]) == ("PortTaken", "DRTP-2011 in use")
+            assert found["reason"] == "PortTaken"
+            assert found["message"].startswith("DRTP-2011 in use. ")
 
     run(scenario())
 

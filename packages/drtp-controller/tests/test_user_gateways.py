@@ -380,7 +380,7 @@ def test_what_the_gateway_refuses_is_not_programmed_and_says_why(tmp_path):
             assert (await conditions(plane, TCP_ROUTES, "to-pg"))["Programmed"] == ("False", "PortUnavailable")
             assert (await listener_conditions(plane, "mine"))["Programmed"] == ("False", "PortUnavailable")
             found = next(c for c in (await service_status(plane, "pg"))["conditions"] if c["type"] == "Programmed")
-            assert found["message"] == "DRTP-5003 in use"
+            assert found["message"].startswith("DRTP-5003 in use. ")
 
     run(scenario())
 
