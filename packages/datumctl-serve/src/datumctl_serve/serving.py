@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import secrets
 import signal
 import sys
@@ -32,6 +31,7 @@ from drtp_agent.presence import check_target
 from drtp_agent.sdk import DRAIN, agent_directory, definition_of
 from drtp_agent.state import AgentState
 from drtp_agent.target import Target, parse_detail, parse_target
+from drtp_api.dataplane.engine import settle
 from drtp_api.errors import DrtpError
 from drtp_api.registration import ServiceDefinition, ServiceName
 from drtp_api.resources import Protocol
@@ -204,9 +204,7 @@ class _Serving:
     def _on_event(self, event: AgentEvent) -> None:
         if isinstance(event, TunnelReady) and not self.ready:
             self.ready = True
-            # What start-up made lives as long as we do: no collection needs to look at it again.
-            gc.collect()
-            gc.freeze()
+            settle()
         if isinstance(event, TunnelStopped) and event.reason == "stopped" and self.child_code is not None:
             event = TunnelStopped(reason="command")
         self.out.event(event)

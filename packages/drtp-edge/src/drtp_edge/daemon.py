@@ -11,7 +11,6 @@ What must not live here: options' texts, and everything that has a room of its o
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from typing import Any
 import structlog
 
 from drtp_api.acl import AclBackend
-from drtp_api.dataplane.engine import Engine, create_engine
+from drtp_api.dataplane.engine import Engine, create_engine, settle
 from drtp_api.errors import ExitCode
 from drtp_api.grants import GrantVerifier
 from drtp_api.kube import HttpKube, find_config
@@ -186,9 +185,7 @@ class Daemon:
                     return ExitCode.OK
             self.edge.sync()
             self.ready = True
-            # What lives now lives long: the collector need not look at it again.
-            gc.collect()
-            gc.freeze()
+            settle()
             on_ready(self._report())
             await self.stop.wait()
             return await self._end()

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 ClosedBy = Literal["local", "peer", "reset", "tunnel"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class StreamSummary:
-    """How an attached stream went; directions are the visitor's."""
+    """How an attached stream went; directions are the visitor's. Frozen by custom only: every stream makes one."""
 
     stream_id: int
     bytes_in: int

@@ -400,6 +400,8 @@ class Tunnel(Handler):
                         splice.deliver(event.data, now)
                     if event.fin and not splice.dead:
                         splice.receive_fin()
+                elif type(event) is StreamClosed:
+                    self._held.pop(event.stream_id, None)
                 else:
                     self._act(event)
                 if self._closed:
@@ -409,8 +411,6 @@ class Tunnel(Handler):
 
     def _act(self, event: Event) -> None:
         match event:
-            case StreamClosed():
-                self._held.pop(event.stream_id, None)
             case StreamOpened():
                 if event.metadata.protocol is Protocol.TCP:
                     self._held[event.stream_id] = None
