@@ -6,9 +6,10 @@ import asyncio
 import time
 
 from drtp_api.errors import CATALOGUE
-from drtp_api.kube import DRTP_CONNECTIONS, DRTP_SERVICES, NAMESPACES
-from drtp_api.resources import Protocol
+from drtp_api.kube import DRTP_ACCESS_CONTROL_LISTS, DRTP_CONNECTIONS, DRTP_SERVICES, NAMESPACES
+from drtp_api.resources import LocalReference, Protocol
 from drtp_api.wire import object_to_wire
+from drtp_controller.apiserver import Role, User
 from drtp_controller.planners.conditions import condition, fault_of
 from drtp_controller.testing import control_plane, make_connection, make_service
 
@@ -75,6 +76,30 @@ def test_of_two_services_that_ask_for_one_port_or_host_the_second_is_told_and_he
                 assert f"default/{first}" in obj["status"]["conditions"][0]["message"]
                 obj = await plane.kube.get(DRTP_SERVICES, first, "default")
                 assert obj["status"]["conditions"][0]["status"] == "True"
+
+    asyncio.run(scenario())
+
+
+def test_a_service_that_names_a_list_that_does_not_exist_is_told_who_is_let_in_until_it_does(tmp_path):
+    async def scenario():
+        async with control_plane(tmp_path) as plane:
+            service = make_service(acl_ref=LocalReference(name="staff"))
+            await plane.kube.create(DRTP_SERVICES, wire(service), "default")
+            await plane.settle()
+            expected = ("False", "AccessControlListNotFound", "DRTP-2031")
+            assert await told(plane, DRTP_SERVICES, "web", "Accepted") == expected
+            obj = await plane.kube.get(DRTP_SERVICES, "web", "default")
+            assert "staff" in obj["status"]["conditions"][0]["message"]
+            body = {
+                "apiVersion": "drtp.datumapis.com/v1alpha1",
+                "kind": "DRTPAccessControlList",
+                "metadata": {"name": "staff"},
+                "spec": {"rules": [{"name": "all", "action": "Allow", "clientCIDRs": ["10.0.0.0/8"]}]},
+            }
+            await plane.server.kube(User("admin", Role.ADMIN)).create(DRTP_ACCESS_CONTROL_LISTS, body, "default")
+            await plane.settle()
+            obj = await plane.kube.get(DRTP_SERVICES, "web", "default")
+            assert obj["status"]["conditions"][0]["status"] == "True"
 
     asyncio.run(scenario())
 

@@ -36,7 +36,12 @@ from drtp_controller.planners.userroutes import Claim
 __all__ = ["Front", "ServicePlan", "Way", "key_of_service", "plan_service"]
 
 _T = TypeVar("_T")
-_REASONS = {"DRTP-2011": "PortTaken", "DRTP-2012": "PortForbidden", "DRTP-2013": "HostnameTaken"}
+_REASONS = {
+    "DRTP-2011": "PortTaken",
+    "DRTP-2012": "PortForbidden",
+    "DRTP-2013": "HostnameTaken",
+    "DRTP-2031": "AccessControlListNotFound",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +96,7 @@ def plan_service(
     routed: Sequence[Way] = (),
     refusal: ExposureStatus | None = None,
     notes: Sequence[Condition] = (),
+    missing_list: str | None = None,
 ) -> ServicePlan:
     """Return the plan of one service; claims its port and names in the two books.
 
@@ -106,6 +112,7 @@ def plan_service(
         routed: the ways to it that users' routes make.
         refusal: why the gateway must not make it reachable although it could.
         notes: conditions that every service has on this gateway.
+        missing_list: the access control list that it names and that does not exist; its edges deny every visitor.
     """
     owner = key_of_service(service)
     fault: DrtpError | None = None
@@ -147,6 +154,9 @@ def plan_service(
         programmed = condition("Programmed", False, refusal.reason, f"{refusal.code} {refusal.message}")
     else:
         programmed = _programmed(service, plan, applied, routed)
+    if missing_list is not None and fault is None:
+        text = f"spec.aclRef names the DRTPAccessControlList {missing_list}, and nobody is let in until it exists"
+        fault = DrtpError("DRTP-2031", text)
     conditions = merge_conditions(
         service.status.conditions,
         (*_conditions(programmed, fault, up), *notes),
@@ -208,6 +218,8 @@ def _conditions(programmed: Condition, fault: DrtpError | None, up: bool) -> tup
         accepted = condition("Accepted", True, "Accepted")
     if programmed.status != "True":
         ready = condition("Ready", False, programmed.reason)
+    elif fault is not None:
+        ready = condition("Ready", False, accepted.reason)
     elif not up:
         ready = condition("Ready", False, "AgentOffline", "no agent has a tunnel")
     else:

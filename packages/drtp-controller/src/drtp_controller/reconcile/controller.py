@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from drtp_api.clustergateways import ClusterGateway
+from drtp_api.errors import DrtpError
 from drtp_api.gateways import Exposure, Gateway
 from drtp_api.kube import (
     DRTP_CONNECTIONS,
@@ -30,11 +31,14 @@ from drtp_api.kube import (
     HTTP_ROUTES,
     LISTENER_SETS,
     Change,
+    Forbidden,
     Key,
     Kube,
     NotFound,
     Obj,
+    Reflector,
     Resource,
+    Unauthorized,
     WorkQueue,
 )
 from drtp_api.pickers import Picker, Place
@@ -68,6 +72,9 @@ _log = logging.getLogger(__name__)
 
 FAULT_RETRY_SECONDS = 10.0
 """How soon a port that was taken is tried again: its other owner may be gone."""
+
+SYNC_LOOK_SECONDS = 0.2
+"""How often the first lists are looked at for refusals."""
 
 
 @attrs.frozen(kw_only=True)
@@ -140,12 +147,25 @@ class Controller:
         self.recorder.attach(self.caches, self.ready)
 
     async def run(self) -> None:
-        """Reconcile until cancelled."""
+        """Reconcile until cancelled.
+
+        Raises:
+            DrtpError: DRTP-2003, DRTP-2008, DRTP-2031; what the controller needs it may not do, or is not there.
+        """
+        try:
+            await self._run()
+        except BaseExceptionGroup as group:
+            coded = group.subgroup(DrtpError)
+            if coded is None:
+                raise
+            raise _first(coded) from group
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for reflector in (*self.caches.reflectors(), *self.users.reflectors()):
+            reflectors = (*self.caches.reflectors(), *self.users.reflectors())
+            for reflector in reflectors:
                 group.create_task(reflector.run())
-            await self.caches.synced()
-            await asyncio.gather(*(r.synced.wait() for r in self.users.reflectors()))
+            await _synced(reflectors)
             self._fill_books()
             self.users.replan(self.clock())
             self.ready.set()
@@ -184,8 +204,13 @@ class Controller:
         return plan_service(
             service, connections, self.caches.servers_by_name(), self.runtime.applied.get(owner),
             ports=self.ports, names=self.names, front=self.front, now=self.clock(), routed=self.ways(owner),
-            **self._cluster_says(service),
+            missing_list=self._missing_list(service), **self._cluster_says(service),
         )  # fmt: skip
+
+    def _missing_list(self, service: Service) -> str | None:
+        reference = service.spec.acl_ref
+        found = reference is None or self.caches.lists.get(reference.name, service.metadata.namespace or "default")
+        return None if found or reference is None else reference.name
 
     async def reconcile(self, work: Work) -> float | None:
         """Bring one thing to its desired state; return seconds after which to look again, if at all."""
@@ -298,12 +323,15 @@ class Controller:
         if not is_ours(change.new or change.old or {}):
             self._users_changed()
 
-    def _list_changed(self, key: Key, _old: object, _new: object) -> None:
+    def _list_changed(self, key: Key, old: object | None, new: object | None) -> None:
         self.runtime.touch()
-        if self.cluster is not None:  # its allow-lists are children of the services
-            for where in self.caches.services.objects:
-                if where.namespace == key.namespace:
-                    self.queue.add(Work(Sort.SERVICE, where))
+        for where, service in self.caches.services.objects.items():
+            if where.namespace != key.namespace:
+                continue
+            reference = service.spec.acl_ref
+            named = reference is not None and reference.name == key.name and (old is None or new is None)
+            if named or self.cluster is not None:  # a cluster's allow-lists are children of the services
+                self.queue.add(Work(Sort.SERVICE, where))
 
     def _gateway_changed(self, change: Change) -> None:
         if self.cluster is None or change.key != Key(self.config.gateway.namespace, self.config.gateway.gateway_name):
@@ -493,6 +521,34 @@ class Controller:
                 status = gateway_status(current, host=self.config.front.host, routes=routes, now=now)
                 await self.applier.raw_status(resource, current, status)
         return None
+
+
+async def _synced(reflectors: Sequence[Reflector]) -> None:
+    """Wait until every cache was filled once; an API that is away is waited for, one that refuses is not.
+
+    Raises:
+        DrtpError: What may not be read, or does not exist.
+    """
+    while waiting := [r for r in reflectors if not r.synced.is_set()]:
+        for reflector in waiting:
+            error = reflector.last_error
+            if isinstance(error, Forbidden | Unauthorized | NotFound):
+                raise DrtpError(
+                    error.code, f"the controller cannot read {reflector.resource.qualified}: {error.message}"
+                )
+        tasks = [asyncio.create_task(r.synced.wait()) for r in waiting]
+        await asyncio.wait(tasks, timeout=SYNC_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+def _first(group: BaseExceptionGroup[DrtpError]) -> DrtpError:
+    """Return the first error of a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, DrtpError)
+    return error
 
 
 def _addresses(gateway: Obj | None) -> object:
