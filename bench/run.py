@@ -23,10 +23,10 @@ from pathlib import Path
 
 from chains import PEERS, Bare, Chain, Direct, Haproxy, Missing, Service
 from measure import LoadMeter, Measurement, bulk, memory, ping, ping_beside, rate
+from product import Edge, Product
+from report import NOISY, page, ratios
 
 HERE = Path(__file__).parent
-NOISY = 0.3
-"""Foreign processors in use beyond which a result should not be believed."""
 
 
 def build_load() -> Path:
@@ -65,12 +65,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="rounds (default 5, quick 2)")
     parser.add_argument("--seconds", type=float, help="seconds of each load (default 2, quick 0.7)")
     parser.add_argument("--only", default="", help="groups to measure: bulk,ping,mixed,rate,memory")
-    parser.add_argument("--chains", default="", help="chains to run: direct,haproxy,drtp,drtp-tls and peers")
+    parser.add_argument(
+        "--chains", default="", help="chains to run: direct,haproxy,drtp,drtp-tls,drtp-edge,drtp-product and peers"
+    )
     parser.add_argument("--idle", type=int, default=0, help="idle connections for memory (default 3000, quick 1000)")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help=f"add {', '.join(PEERS)}")
     parser.add_argument("--variant", action="append", default=[], metavar="NAME=FLAGS",
                         help="add our path with flags of bench/node.py, such as 'nospin=--spin 0'")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write all values to this file")
+    parser.add_argument("--page", type=Path, help="write medians and ratios to this file as a Markdown page")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     seconds = arguments.seconds or (0.7 if arguments.quick else 2.0)
@@ -83,7 +86,7 @@ def main() -> int:
     except Missing as error:
         print(f"skipped: {error}")
         return 0
-    chains: list[Chain] = [Direct(), Haproxy(), Bare(tls=False), Bare(tls=True)]
+    chains: list[Chain] = [Direct(), Haproxy(), Bare(tls=False), Bare(tls=True), Edge(), Product()]
     for peer in arguments.peer:
         name, _, path = peer.partition("=")
         chains.insert(2, PEERS[name](path))
@@ -113,6 +116,8 @@ def main() -> int:
     report(started, chosen, values, foreign)
     if arguments.json:
         arguments.json.write_text(json.dumps(values, indent=1))
+    if arguments.page:
+        arguments.page.write_text(page(started, chosen, values, foreign, rounds=rounds, seconds=seconds))
     return 0
 
 
@@ -155,19 +160,9 @@ def report(
             for column in columns
         ]
         print(f"{chain.name:<{width}}" + "".join(cells))
-    ours = [chain for chain in chains if chain.name.startswith("drtp") or isinstance(chain, Bare)]
-    theirs = [chain for chain in chains if chain not in ours and chain.pids is not None and chain.name != "direct"]
     print("\nratios (bulk and conn/s: more is better; ping and KiB: less is better)")
-    for our in ours:
-        for other in theirs:
-            cells = []
-            for column in columns:
-                mine, reference = values[our.name].get(column.name), values[other.name].get(column.name)
-                if mine and reference and statistics.median(reference):
-                    cells.append(f"{statistics.median(mine) / statistics.median(reference):>15.2f}")
-                else:
-                    cells.append(f"{'-':>15}")
-            print(f"{our.name + ' / ' + other.name:<{width}}" + "".join(cells))
+    for label, row in ratios(chains, columns, values):
+        print(f"{label:<{width}}" + "".join(f"{'-':>15}" if cell is None else f"{cell:>15.2f}" for cell in row))
     if foreign:
         busy = statistics.median(foreign)
         note = " - NOISY, do not trust these numbers" if busy > NOISY else ""
