@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import attrs
+import pytest
+
+from drtp_api.errors import DrtpError
 from drtp_api.gateways import ExposureStatus
 from drtp_api.kube import (
     DRTP_CONNECTIONS,
@@ -20,7 +24,9 @@ from drtp_api.kube import (
 )
 from drtp_api.resources import Protocol
 from drtp_api.wire import object_to_wire
+from drtp_controller.apiserver.rbac import Role, User
 from drtp_controller.planners.conditions import find, is_true
+from drtp_controller.reconcile.controller import Controller
 from drtp_controller.testing import control_plane, make_connection, make_service
 
 
@@ -312,6 +318,30 @@ def test_a_gateway_plugin_that_raises_is_a_condition_and_is_tried_again(tmp_path
                 )
             )
             assert calls >= 2
+
+    run(scenario())
+
+
+def test_a_controller_without_a_permission_ends_and_names_it(tmp_path):
+    async def scenario():
+        async with control_plane(tmp_path) as plane:
+            stranger = plane.server.kube(User("stranger", Role.EDGE))
+            controller = Controller(stranger, plane.controller.config, plane.gateway)
+            with pytest.raises(DrtpError, match=r"DRTP-2008 the controller cannot read .*stranger"):
+                await controller.run()
+
+    run(scenario())
+
+
+def test_a_controller_without_a_definition_ends_and_says_what_to_install(tmp_path):
+    async def scenario():
+        async with control_plane(tmp_path) as plane:
+            missing = attrs.evolve(TCP_ROUTES, version="v1alpha2")
+            config = plane.controller.config
+            config = attrs.evolve(config, gateway=attrs.evolve(config.gateway, tcp_routes=missing))
+            with pytest.raises(DrtpError, match=r"DRTP-2031 the controller cannot read tcproutes") as caught:
+                await Controller(plane.server.kube(), config, plane.gateway).run()
+            assert "drtp crds" in caught.value.hint
 
     run(scenario())
 

@@ -116,8 +116,10 @@ async def _run(settings: DaemonSettings) -> int:
         await _serve(stack, controller, kube, standby)
         await lead_services(kube, settings.replica)
         led = not await _first(stopped, election.ended)
-        if reconciling.done() and not reconciling.cancelled() and reconciling.exception() is not None:
-            raise DrtpError("DRTP-1000", f"the controller ended: {reconciling.exception()}")
+        if reconciling.done() and not reconciling.cancelled() and (error := reconciling.exception()) is not None:
+            if isinstance(error, DrtpError):
+                raise error
+            raise DrtpError("DRTP-1000", f"the controller ended: {error}") from error
         if led:
             _log.warning("another controller leads now")
     return ExitCode.OK
