@@ -67,9 +67,11 @@ def assign_servers(
     ordered = sorted(current, key=lambda a: ROLES.index(a.role))
     known = [servers[a.name] for a in ordered if a.name in servers]
     kept = [s for s in known if is_online(s) and not s.spec.unschedulable][:count]
-    names = {s.metadata.name for s in kept}
-    free = [s for s in servers.values() if has_room(s) and s.metadata.name not in names]
-    chosen = _fill(kept, picker.order(place, sorted(free, key=lambda s: s.metadata.name)), count)
+    chosen = list(kept)
+    if len(kept) < count:  # else nobody else is looked at: thousands of agents times a thousand servers are millions
+        names = {s.metadata.name for s in kept}
+        free = [s for s in servers.values() if has_room(s) and s.metadata.name not in names]
+        chosen = _fill(kept, picker.order(place, sorted(free, key=lambda s: s.metadata.name)), count)
     # nobody better is there: a draining or offline server of before is better than none
     chosen += [s for s in known if s not in chosen][: count - len(chosen)]
     if any(s.metadata.name not in connected for s in chosen):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from drtp_api import resources
@@ -106,6 +107,8 @@ class Caches:
 
     def __init__(self, kube: Kube, children: tuple[Resource, ...]) -> None:
         self.servers = TypedCache(kube, DRTP_SERVERS, resources.Server)
+        self._servers_by_name: dict[str, resources.Server] = {}
+        self.servers.subscribe(self._server_changed)
         self.services = TypedCache(kube, DRTP_SERVICES, resources.Service)
         self.connections = TypedCache(kube, DRTP_CONNECTIONS, resources.Connection)
         self.lists = TypedCache(kube, DRTP_ACCESS_CONTROL_LISTS, resources.AccessControlList)
@@ -125,13 +128,18 @@ class Caches:
         await asyncio.gather(*(r.synced.wait() for r in self.reflectors()))
 
     def servers_by_name(self) -> Mapping[str, resources.Server]:
-        """Return the servers by name."""
-        return {s.metadata.name: s for s in self.servers}
+        """Return the servers by name; the same mapping each time, so that ten thousand reconciles copy nothing."""
+        return MappingProxyType(self._servers_by_name)
 
     def connections_of(self, namespace: str, service: str) -> list[resources.Connection]:
         """Return the connections of a service, those being deleted left out."""
         found = self._by_service.get(Key(namespace, service), {})
         return [c for c in found.values() if c.metadata.deletion_timestamp is None]
+
+    def _server_changed(self, key: Key, _old: resources.Server | None, new: resources.Server | None) -> None:
+        self._servers_by_name.pop(key.name, None)
+        if new is not None:
+            self._servers_by_name[key.name] = new
 
     def _connection_changed(self, key: Key, old: resources.Connection | None, new: resources.Connection | None) -> None:
         if old is not None:
