@@ -136,6 +136,7 @@ class Controller:
         self.applier = Applier(kube)
         self.ready = asyncio.Event()
         self._lease_seen = asyncio.Event()
+        self._changed_servers: set[str] = set()
         self.users = UserGateways(kube, self.caches, config.gateway, self.ports, self.names)
         self.cluster: ClusterReader | None = None
         if isinstance(gateway, ClusterGateway):
@@ -268,13 +269,20 @@ class Controller:
         self.queue.add(Work(Sort.SERVER, key))
         if _as_seen_by_others(old) == _as_seen_by_others(new):
             return
+        if not self._changed_servers:
+            asyncio.get_running_loop().call_soon(self._wake_agents)
+        self._changed_servers.add(key.name)
+        self.runtime.touch()
+
+    def _wake_agents(self) -> None:
+        """Look at every agent once for all servers that changed together: at a start that is all of them."""
+        changed, self._changed_servers = self._changed_servers, set()
         for where, connection in self.caches.connections.objects.items():
             service = self.caches.services.get(connection.spec.service_ref.name, where.namespace)
             wanted = service.spec.servers.replicas if service is not None else 0
-            if any(a.name == key.name for a in connection.spec.servers) or len(connection.spec.servers) < wanted:
+            if any(a.name in changed for a in connection.spec.servers) or len(connection.spec.servers) < wanted:
                 self.queue.add(Work(Sort.CONNECTION, where))
                 self.queue.add(Work(Sort.SERVICE, Key(where.namespace, connection.spec.service_ref.name)))
-        self.runtime.touch()
 
     def _service_changed(self, key: Key, old: Service | None, new: Service | None) -> None:
         self.queue.add(Work(Sort.SERVICE, key))
