@@ -86,10 +86,10 @@ class Outgoing(Clock):
 
     def _binds(self, service: str) -> bool:
         """Whether WELCOME names the service; bindings are few, so a scan is cheap."""
-        if self._welcome is not None:
-            for binding in self._welcome.bindings:  # any() would cost a generator for every stream
-                if binding.service == service:
-                    return True
+        assert self._welcome is not None  # nobody may open before it
+        for binding in self._welcome.bindings:  # any() would cost a generator for every stream
+            if binding.service == service:
+                return True
         return False
 
     def accept_stream(self, stream_id: int) -> None:
