@@ -87,7 +87,7 @@ class Outgoing(Clock):
     def _binds(self, service: str) -> bool:
         """Whether WELCOME names the service; bindings are few, so a scan is cheap."""
         assert self._welcome is not None  # nobody may open before it
-        for binding in self._welcome.bindings:  # any() would cost a generator for every stream
+        for binding in self._welcome.bindings:  # noqa: SIM110 - any() would cost a generator for every stream
             if binding.service == service:
                 return True
         return False
