@@ -441,7 +441,8 @@ class Controller:
             desired = (*desired, *extra)
         uid = service.metadata.uid or ""
         await self.applier.children(uid, desired, self.caches.children)
-        await self.applier.status(DRTP_SERVICES, raw, plan.status)
+        if plan.status != service.status:
+            await self.applier.status(DRTP_SERVICES, raw, plan.status)
         await self._child_statuses(uid, self.runtime.applied.get(owner), now)
         accepted = find(plan.status.conditions, "Accepted")
         return FAULT_RETRY_SECONDS if accepted is not None and accepted.status == "False" else None
@@ -497,7 +498,8 @@ class Controller:
             connection = attrs.evolve(connection, spec=spec)
         applied = self.applied(service_key(key.namespace, name))
         status = plan_connection(connection, service, servers, applied, now=self.clock())
-        await self.applier.status(DRTP_CONNECTIONS, raw, status)
+        if status != connection.status:  # the usual answer, without comparing what is on the wire
+            await self.applier.status(DRTP_CONNECTIONS, raw, status)
         return None
 
     async def _users(self) -> float | None:
