@@ -230,6 +230,25 @@ def test_a_wrong_a_rotated_and_a_revoked_secret_are_refused_by_code(
     assert (ended["code"], "revoked" in ended["message"]) == ("DRTP-2005", True)
 
 
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"application": {"protocol": "TCP"}, "exposre": {}}, 'unknown field "spec.exposre"'),
+        ({"application": {"protocol": "TCP", "prot": 1}}, 'unknown field "spec.application.prot"'),
+        ({"application": {"protocol": "TCP"}, "servers": {"replicas": 4}}, "spec.servers.replicas"),
+        ({"application": {"protocol": "TCP"}, "exposure": {"port": 70000}}, "spec.exposure.port"),
+    ],
+)
+def test_kubectl_names_the_field_that_joe_got_wrong(envoy_cloud: LocalCloud, spec: dict[str, Any], named: str) -> None:
+    service = {**json.loads(manifest("joes-typo", 5432)), "spec": spec}
+    done = subprocess.run(
+        [command("kubectl"), "apply", "-f", "-"], env={**os.environ, "KUBECONFIG": envoy_cloud.info["kubeconfig"]},
+        input=json.dumps(service), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, named in done.stderr) == (1, True), done.stderr
+    assert "joes-typo" not in kubectl(envoy_cloud, "get", "drtpsvc")
+
+
 class _Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
