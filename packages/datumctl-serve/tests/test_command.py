@@ -226,6 +226,13 @@ def test_a_secret_on_the_command_line_is_warned_of_and_never_repeated(state):
     assert "s3cr3t-value" not in done.stdout + done.stderr
 
 
+def test_an_option_pasted_with_a_dash_for_its_hyphens_is_understood(state):
+    done = run("8080", "\u2013service", "db", "\u2014secret=s3cr3t-value", env=state)
+    assert "warning: read a pasted dash as --service" in done.stderr
+    assert "s3cr3t-value" not in done.stdout + done.stderr
+    assert "No such option" not in done.stderr
+
+
 def test_without_arguments_the_help_is_shown_as_a_usage_error(state):
     done = run(env=state)
     assert done.returncode == 2

@@ -240,6 +240,7 @@ COMMANDS: dict[str, click.Command] = {
 def run(arguments: list[str]) -> int:
     """Run the command that the arguments name and return its exit code."""
     ours, command = _split(arguments)
+    ours = [_undashed(word) for word in ours]
     chosen: click.Command = serve_command
     if ours and (named := COMMANDS.get(ours[0])) is not None:
         chosen, ours = named, ours[1:]
@@ -259,6 +260,17 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         return _failed(error, ours)
     return int(code or 0)
+
+
+def _undashed(word: str) -> str:
+    """Return an option whose hyphens a text program made into a dash, as it was typed; any other word unchanged."""
+    name = word.lstrip("\u2013\u2014")
+    if name == word or not name[:1].isalpha():
+        return word
+    option = f"--{name}" if len(name.partition("=")[0]) > 1 else f"-{name}"
+    # The value stays out of the message: it may be a secret.
+    click.echo(f"warning: read a pasted dash as {option.partition('=')[0]}", err=True)
+    return option
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
