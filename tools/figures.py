@@ -73,9 +73,16 @@ def start_up() -> None:
         print(f"{name:36} {best(argv) * 1000:6.0f}")
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Answers, and says nothing of it."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
+        """Say nothing."""
+
+
 def ready(runs: int) -> None:
     """Print how long `drtp local` and `datumctl-serve` take until everything answers."""
-    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=site.serve_forever, daemon=True).start()
     target = f"localhost:{site.server_address[1]}"
     local, serve = [], []
